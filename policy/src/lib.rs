@@ -1,0 +1,35 @@
+//! What Perene decides, and nothing else: no clock, no socket, no database, no `async`.
+//!
+//! Every function here is a function of its arguments. Time comes in as `now`, an answer of a provider
+//! comes in as bytes, and what leaves is plain data: an [`Outcome`], a [`Decision`], the next step of an
+//! [`Exchange`]. The shells in the root package carry these out.
+//!
+//! The way of one token through this crate:
+//!
+//! 1. [`due`] says which rows are sent, and when a token is too young.
+//! 2. [`Exchange`] says which call comes next: the refresh, a quick further try, a second look, or none.
+//! 3. [`answer`] reads what came back: [`answer::judge`] finds the first rule that fits.
+//! 4. [`decide()`] turns the conclusion into what is written, remembered and told.
+//!
+//! Above single connections stand [`app`] (what is known of one app at a provider: its limits, its circuit,
+//! its breadth brake) and [`schedule`] (when a run starts).
+
+pub mod answer;
+pub mod app;
+pub mod backoff;
+pub mod connection;
+pub mod decide;
+pub mod due;
+pub mod exchange;
+pub mod grant;
+pub mod outcome;
+pub mod redact;
+pub mod schedule;
+pub mod secret;
+pub mod settings;
+pub mod warning;
+
+pub use grant::Grant;
+pub use outcome::{Counted, Outcome, Scope};
+pub use secret::{Fingerprint, Secret};
+pub use settings::Settings;

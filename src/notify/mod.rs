@@ -1,0 +1,1 @@
+//! Tells people: banner, e-mail, webhook.

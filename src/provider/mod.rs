@@ -1,0 +1,2 @@
+//! Providers: whoever issues tokens, behind one trait.
+pub mod sandbox;

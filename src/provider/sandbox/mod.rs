@@ -1,0 +1,1 @@
+//! The simulated Meta that ships with Perene.

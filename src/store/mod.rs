@@ -1,0 +1,1 @@
+//! Stores: PostgreSQL and SQLite behind one contract.
