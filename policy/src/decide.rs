@@ -1,1 +1,629 @@
-//! decide
+//! What follows from a conclusion: what is written, what is remembered, who is told. Plain data.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::backoff::{self, later};
+use crate::connection::{Connection, Incident, Memory, State};
+use crate::due::within;
+use crate::exchange::Conclusion;
+use crate::outcome::{Counted, Outcome};
+use crate::redact;
+use crate::secret::Secret;
+use crate::settings::Settings;
+use crate::warning;
+
+/// What surrounds a decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The present instant, by the database's clock.
+    pub now: Timestamp,
+    /// What the operator has set.
+    pub settings: &'a Settings,
+    /// Whether this pass is a run: only then does a failure add to `refresh_attempts`.
+    pub counts: bool,
+    /// The start of the next scheduled run: no retry time lies beyond it, so that each run finds, and
+    /// counts, every connection that still fails.
+    pub next_run_at: Option<Timestamp>,
+    /// When something that is looked at daily comes up next.
+    pub tomorrow: Timestamp,
+    /// The app is held by its circuit or its brake: a failure is not believed.
+    pub is_held: bool,
+    /// What must not stand in a text: the app's secret, for one. The connection's own tokens are added.
+    pub secrets: &'a [Secret],
+}
+
+/// What is to be done about one connection. Carried out by the store in one transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// In which sum it is counted; `None` for a row that was only inspected.
+    pub counted: Option<Counted>,
+    /// What is written into the app's row.
+    pub write: Option<RowWrite>,
+    /// What is remembered from now on; `None` forgets.
+    pub memory: Option<Memory>,
+    /// What goes into the history, oldest first.
+    pub events: Vec<Event>,
+    /// Who is told what.
+    pub notices: Vec<Notice>,
+    /// `Some(true)` raises the user's flag; `Some(false)` lowers it unless another connection of that user
+    /// still needs it.
+    pub flag: Option<bool>,
+    /// The customer is warned by this.
+    pub warns: bool,
+    /// An incident is closed by this.
+    pub recovers: bool,
+}
+
+/// What is written into the app's row, by compare-and-swap on the token that it held.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RowWrite {
+    /// The token that was issued.
+    pub token: Option<Secret>,
+    /// The refresh token that was issued with it.
+    pub refresh_token: Option<Secret>,
+    /// The new expiry.
+    pub expires_at: Option<Timestamp>,
+    /// When it was refreshed.
+    pub refreshed_at: Option<Timestamp>,
+    /// What becomes of `refresh_attempts`.
+    pub attempts: Attempts,
+    /// What becomes of `last_refresh_error`.
+    pub error: ErrorText,
+}
+
+/// What becomes of `refresh_attempts`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Attempts {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It goes to 0.
+    Zero,
+    /// It grows by 1; NULL counts as 0.
+    AddOne,
+}
+
+/// What becomes of `last_refresh_error`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ErrorText {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It goes to NULL.
+    Clear,
+    /// It becomes this text: redacted, without control characters, at most 240 characters.
+    Set(String),
+}
+
+/// One line of a connection's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// The outcome that it rests on.
+    pub outcome: Option<Outcome>,
+    /// In a few words; holds no secret.
+    pub text: String,
+}
+
+/// What happened to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// A try was concluded.
+    Tried,
+    /// Its expiry was asked for, and nothing was sent.
+    Inspected,
+    /// The first failure opened an incident.
+    IncidentOpened,
+    /// The customer was warned.
+    Warned,
+    /// The customer was told how many days are left.
+    Told,
+    /// The incident was closed.
+    Recovered,
+    /// The app put another token there.
+    Replaced,
+    /// The token has expired.
+    Dark,
+    /// The app's row is gone.
+    Vanished,
+}
+
+impl EventKind {
+    /// The name that users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tried => "tried",
+            Self::Inspected => "inspected",
+            Self::IncidentOpened => "incident_opened",
+            Self::Warned => "warned",
+            Self::Told => "told",
+            Self::Recovered => "recovered",
+            Self::Replaced => "replaced",
+            Self::Dark => "dark",
+            Self::Vanished => "vanished",
+        }
+    }
+}
+
+/// One message about an incident. The channels make mail and webhooks of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The incident that it is about.
+    pub incident_id: String,
+    /// What it says.
+    pub kind: NoticeKind,
+    /// Why, as a fixed word: the outcome.
+    pub reason: Outcome,
+    /// The step of 14, 7 and 3 days ahead.
+    pub days: Option<u8>,
+    /// When the token expires.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a notice says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoticeKind {
+    /// Refreshing it has failed so often, or so late, that the customer should reconnect.
+    Failing,
+    /// The provider has refused it: the customer must reconnect.
+    NeedsReconnect,
+    /// It ends in so many days, and only the customer's login renews it.
+    NotExtended,
+    /// It has expired.
+    Dark,
+    /// All is well again.
+    Recovered,
+}
+
+impl NoticeKind {
+    /// The name under which it is stored.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failing => "failing",
+            Self::NeedsReconnect => "needs_reconnect",
+            Self::NotExtended => "not_extended",
+            Self::Dark => "dark",
+            Self::Recovered => "recovered",
+        }
+    }
+
+    /// Whether the customer gets an e-mail of it; a webhook is sent of each.
+    pub const fn is_for_the_customer(self) -> bool {
+        matches!(self, Self::Failing | Self::NeedsReconnect | Self::NotExtended)
+    }
+}
+
+/// What follows from what the calls for one connection came to.
+pub fn decide(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
+    let is_failure = conclusion.outcome.counted() == Counted::Failed;
+    if context.is_held && is_failure && conclusion.token.is_none() {
+        return held(connection, conclusion);
+    }
+    match conclusion.outcome {
+        Outcome::Refreshed if !conclusion.was_sent => inspected(connection, conclusion, context),
+        Outcome::Refreshed => refreshed(connection, conclusion, context),
+        Outcome::Transient | Outcome::NeedsReconnect | Outcome::Unrecognised => failed(connection, conclusion, context),
+        Outcome::NotExtended => not_extended(connection, conclusion, context),
+        Outcome::TooYoung | Outcome::RateLimited | Outcome::Misconfigured => waits(connection, conclusion, context),
+        Outcome::Superseded => superseded(connection),
+    }
+}
+
+/// The app changed the row meanwhile: the result is dropped, and nobody is told anything.
+pub fn superseded(connection: &Connection) -> Decision {
+    Decision {
+        counted: Some(Counted::Superseded),
+        memory: connection.memory.clone(),
+        events: vec![Event {
+            kind: EventKind::Tried,
+            outcome: Some(Outcome::Superseded),
+            text: "the app changed the row meanwhile".to_owned(),
+        }],
+        ..nothing(Outcome::Superseded)
+    }
+}
+
+/// The circuit or the brake holds: the failure is not believed, not counted, not remembered.
+fn held(connection: &Connection, conclusion: &Conclusion) -> Decision {
+    Decision {
+        counted: Some(Counted::Deferred),
+        memory: connection.memory.clone(),
+        events: vec![Event {
+            kind: EventKind::Tried,
+            outcome: Some(Outcome::Transient),
+            text: format!("{} is held: too many connections of this app answer alike", conclusion.outcome),
+        }],
+        ..nothing(Outcome::Transient)
+    }
+}
+
+fn inspected(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
+    let state = if conclusion.never_expires { State::NeverExpires } else { State::Healthy };
+    let mut memory = remember(connection, state, context);
+    memory.expires_at = conclusion.expires_at;
+    memory.data_access_ends_at = conclusion.data_access_ends_at;
+    let text = match conclusion.expires_at {
+        Some(at) => format!("expires at {at}"),
+        None => "never expires".to_owned(),
+    };
+    Decision {
+        write: conclusion.expires_at.map(|expires_at| RowWrite { expires_at: Some(expires_at), ..RowWrite::default() }),
+        memory: worth_remembering(memory),
+        events: vec![Event { kind: EventKind::Inspected, outcome: None, text }],
+        ..nothing(Outcome::Refreshed)
+    }
+}
+
+fn refreshed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
+    let generation = conclusion.token.as_ref().unwrap_or(&connection.token).fingerprint();
+    let state = if conclusion.never_expires { State::NeverExpires } else { State::Healthy };
+    let mut memory = Memory::of(generation, state, context.now);
+    memory.expires_at = conclusion.expires_at;
+    memory.data_access_ends_at = conclusion
+        .data_access_ends_at
+        .or_else(|| connection.memory.as_ref().and_then(|memory| memory.data_access_ends_at));
+    let text = match conclusion.expires_at {
+        Some(at) => format!("expires at {at}"),
+        None => "never expires".to_owned(),
+    };
+    let mut decision = Decision {
+        counted: Some(Counted::Refreshed),
+        write: Some(RowWrite {
+            token: conclusion.token.clone(),
+            refresh_token: conclusion.refresh_token.clone(),
+            expires_at: conclusion.expires_at,
+            refreshed_at: Some(context.now),
+            attempts: Attempts::Zero,
+            error: ErrorText::Clear,
+        }),
+        memory: worth_remembering(memory),
+        events: vec![Event { kind: EventKind::Tried, outcome: Some(Outcome::Refreshed), text }],
+        ..nothing(Outcome::Refreshed)
+    };
+    let incident = connection.memory.as_ref().and_then(|memory| memory.incident.as_ref());
+    close(&mut decision, incident, conclusion.expires_at);
+    decision
+}
+
+fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
+    let Context { now, .. } = *context;
+    let outcome = conclusion.outcome;
+    // A token that came without a date is stored all the same, and the memory speaks of it from then on.
+    let generation = conclusion.token.as_ref().unwrap_or(&connection.token).fingerprint();
+    let retries = match connection.memory.as_ref().map(|memory| &memory.state) {
+        Some(State::Failing { retries, .. }) => retries.saturating_add(1),
+        _ => 0,
+    };
+    let reason = conclusion.reason.to_owned();
+    let (state, next_try_at) = match outcome {
+        Outcome::NeedsReconnect => (State::NeedsReconnect { reason }, context.tomorrow),
+        Outcome::Unrecognised => (State::Failing { outcome, reason, retries }, context.tomorrow),
+        _ => {
+            let next = backoff::next_try(&connection.id, retries, connection.expires_at, now);
+            (State::Failing { outcome, reason, retries }, context.next_run_at.map_or(next, |run| next.min(run)))
+        }
+    };
+    let mut memory = remember(connection, state, context);
+    memory.generation = generation;
+    memory.next_try_at = Some(next_try_at);
+
+    let text = failure_text(connection, conclusion, context);
+    let mut decision = Decision {
+        counted: Some(Counted::Failed),
+        write: Some(RowWrite {
+            token: conclusion.token.clone(),
+            refresh_token: conclusion.refresh_token.clone(),
+            attempts: if context.counts { Attempts::AddOne } else { Attempts::Keep },
+            error: ErrorText::Set(text.clone()),
+            ..RowWrite::default()
+        }),
+        events: vec![Event { kind: EventKind::Tried, outcome: Some(outcome), text }],
+        ..nothing(outcome)
+    };
+    let attempts = connection.attempts.max(0).saturating_add(i64::from(context.counts));
+    let incident = match memory.incident.take() {
+        Some(incident) => incident,
+        None => {
+            decision.events.push(Event {
+                kind: EventKind::IncidentOpened,
+                outcome: Some(outcome),
+                text: format!("first failure: {}", conclusion.reason),
+            });
+            Incident::open(connection, outcome, now)
+        }
+    };
+    let is_due = warning::is_due(&incident, outcome, attempts, connection.expires_at, now, context.settings);
+    memory.incident = Some(incident);
+    if is_due {
+        let kind = if outcome == Outcome::NeedsReconnect { NoticeKind::NeedsReconnect } else { NoticeKind::Failing };
+        warn(&mut decision, &mut memory, kind, outcome, now);
+    }
+    decision.memory = Some(memory);
+    decision
+}
+
+fn not_extended(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
+    let Context { now, .. } = *context;
+    let mut memory = remember(connection, State::NotExtended, context);
+    memory.generation = conclusion.token.as_ref().unwrap_or(&connection.token).fingerprint();
+    memory.next_try_at = Some(context.tomorrow);
+    memory.expires_at = conclusion.expires_at.or(connection.expires_at);
+    memory.data_access_ends_at = conclusion.data_access_ends_at.or(memory.data_access_ends_at);
+    if memory.incident.is_none() {
+        memory.incident = Some(Incident::open(connection, Outcome::NotExtended, now));
+    }
+    let changes_row = conclusion.token.as_ref().is_some_and(|token| *token != connection.token)
+        || conclusion.expires_at != connection.expires_at;
+    let mut decision = Decision {
+        counted: Some(Counted::Deferred),
+        write: changes_row.then(|| RowWrite {
+            token: conclusion.token.clone(),
+            refresh_token: conclusion.refresh_token.clone(),
+            expires_at: conclusion.expires_at,
+            ..RowWrite::default()
+        }),
+        events: vec![Event {
+            kind: EventKind::Tried,
+            outcome: Some(Outcome::NotExtended),
+            text: "the provider answered, and the expiry did not move: only the customer's login renews it".to_owned(),
+        }],
+        ..nothing(Outcome::NotExtended)
+    };
+    if !context.is_held {
+        tell_step(&mut decision, &mut memory, now);
+    }
+    decision.memory = Some(memory);
+    decision
+}
+
+fn waits(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
+    let Context { now, .. } = *context;
+    let outcome = conclusion.outcome;
+    let times = match connection.memory.as_ref().map(|memory| &memory.state) {
+        Some(State::Waiting { outcome: before, times, .. }) if *before == outcome => times.saturating_add(1),
+        _ => 0,
+    };
+    let text = failure_text(connection, conclusion, context);
+    let mut decision = Decision {
+        counted: Some(Counted::Deferred),
+        memory: connection.memory.clone(),
+        events: vec![Event { kind: EventKind::Tried, outcome: Some(outcome), text }],
+        ..nothing(outcome)
+    };
+    // What is said of the app is remembered of the app, not of ten million connections.
+    if conclusion.scope == Some(crate::outcome::Scope::App) {
+        return decision;
+    }
+    let wait_until = match outcome {
+        Outcome::Misconfigured => context.tomorrow,
+        Outcome::RateLimited => later(now, conclusion.retry_after.unwrap_or_else(|| backoff::limit_wait(times))),
+        _ => later(now, conclusion.retry_after.unwrap_or(crate::due::MINIMUM_AGE)),
+    };
+    let state = State::Waiting { outcome, reason: conclusion.reason.to_owned(), times };
+    let mut memory = remember(connection, state, context);
+    memory.next_try_at = Some(wait_until);
+    decision.memory = Some(memory);
+    decision
+}
+
+/// What follows from the passing of time and from what the app does, without a call: looked at for every
+/// remembered connection. `row` is `None` when the app's row is gone. Returns `None` when nothing follows.
+pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_>) -> Option<Decision> {
+    let Context { now, settings, .. } = *context;
+    let incident = memory.incident.as_ref();
+    let Some(row) = row else {
+        let mut decision = Decision { memory: None, ..nothing(Outcome::Superseded) };
+        close(&mut decision, incident, None);
+        decision.recovers = false;
+        decision.notices.clear();
+        decision.events =
+            vec![Event { kind: EventKind::Vanished, outcome: None, text: "the app's row is gone".to_owned() }];
+        return Some(decision);
+    };
+    if row.token.fingerprint() != memory.generation || was_extended_by_the_app(memory, row, now, settings.window) {
+        return Some(replaced(memory, row, now));
+    }
+
+    let mut memory = memory.clone();
+    let mut decision = nothing(Outcome::Superseded);
+    let outcome = match &memory.state {
+        State::Failing { outcome, .. } | State::Waiting { outcome, .. } => *outcome,
+        State::NeedsReconnect { .. } => Outcome::NeedsReconnect,
+        State::NotExtended | State::Healthy | State::NeverExpires => Outcome::NotExtended,
+    };
+    if memory.state == State::NotExtended && !context.is_held {
+        tell_step(&mut decision, &mut memory, now);
+    } else if let Some(incident) = &memory.incident
+        && !context.is_held
+        && warning::is_due(incident, outcome, row.attempts, row.expires_at, now, settings)
+    {
+        let kind = if outcome == Outcome::NeedsReconnect { NoticeKind::NeedsReconnect } else { NoticeKind::Failing };
+        warn(&mut decision, &mut memory, kind, outcome, now);
+    }
+    go_dark(&mut decision, &mut memory, row, now);
+    if memory.fresh_since.is_some_and(|since| !within(now, since, crate::due::MINIMUM_AGE)) {
+        memory.fresh_since = None;
+        if worth_remembering(memory.clone()).is_none() {
+            return Some(decision);
+        }
+    }
+    if decision.events.is_empty() {
+        return None;
+    }
+    decision.memory = Some(memory);
+    Some(decision)
+}
+
+/// The same token with a later date: the app has extended it by itself.
+fn was_extended_by_the_app(memory: &Memory, row: &Connection, now: Timestamp, window: SignedDuration) -> bool {
+    let (Some(before), Some(after)) = (memory.expires_at, row.expires_at) else { return false };
+    memory.incident.is_some()
+        && after.duration_since(before) > crate::exchange::NO_MOVE
+        && !within(after, now, window.max(crate::due::LOOK_AHEAD))
+}
+
+/// The app has put another token there: whatever was wrong is over.
+fn replaced(memory: &Memory, row: &Connection, now: Timestamp) -> Decision {
+    let mut fresh = Memory::of(row.token.fingerprint(), State::Healthy, now);
+    fresh.fresh_since = row.grant.refuses_young_tokens().then_some(now);
+    fresh.expires_at = row.expires_at;
+    let mut decision = Decision {
+        memory: worth_remembering(fresh),
+        events: vec![Event {
+            kind: EventKind::Replaced,
+            outcome: None,
+            text: "the app put another token there".to_owned(),
+        }],
+        ..nothing(Outcome::Superseded)
+    };
+    if memory.incident.is_some() && !row.token.expose().is_empty() {
+        decision.write = Some(RowWrite { attempts: Attempts::Zero, error: ErrorText::Clear, ..RowWrite::default() });
+    }
+    close(&mut decision, memory.incident.as_ref(), row.expires_at);
+    decision
+}
+
+fn go_dark(decision: &mut Decision, memory: &mut Memory, row: &Connection, now: Timestamp) {
+    let is_dark = row.expires_at.is_some_and(|at| at <= now);
+    let Some(incident) = memory.incident.as_mut().filter(|incident| is_dark && !incident.dark) else { return };
+    incident.dark = true;
+    memory.next_try_at = None;
+    decision.notices.push(Notice {
+        incident_id: incident.id.clone(),
+        kind: NoticeKind::Dark,
+        reason: incident.cause,
+        days: None,
+        expires_at: row.expires_at,
+    });
+    decision.events.push(Event { kind: EventKind::Dark, outcome: None, text: "the token has expired".to_owned() });
+}
+
+fn warn(decision: &mut Decision, memory: &mut Memory, kind: NoticeKind, reason: Outcome, now: Timestamp) {
+    let Some(incident) = memory.incident.as_mut() else { return };
+    incident.warned_at = Some(now);
+    decision.warns = true;
+    decision.flag = Some(true);
+    decision.notices.push(Notice {
+        incident_id: incident.id.clone(),
+        kind,
+        reason,
+        days: None,
+        expires_at: memory.expires_at,
+    });
+    decision.events.push(Event {
+        kind: EventKind::Warned,
+        outcome: Some(reason),
+        text: "the customer is asked to reconnect".to_owned(),
+    });
+}
+
+fn tell_step(decision: &mut Decision, memory: &mut Memory, now: Timestamp) {
+    let ends_at = [memory.expires_at, memory.data_access_ends_at].into_iter().flatten().min();
+    let (Some(ends_at), Some(incident)) = (ends_at, memory.incident.as_mut()) else { return };
+    let Some(days) = warning::step_due(incident.told_days, ends_at, now) else { return };
+    incident.told_days = Some(days);
+    decision.warns = incident.warned_at.is_none();
+    if decision.warns {
+        incident.warned_at = Some(now);
+        decision.flag = Some(true);
+    }
+    decision.notices.push(Notice {
+        incident_id: incident.id.clone(),
+        kind: NoticeKind::NotExtended,
+        reason: Outcome::NotExtended,
+        days: Some(days),
+        expires_at: Some(ends_at),
+    });
+    decision.events.push(Event {
+        kind: EventKind::Told,
+        outcome: Some(Outcome::NotExtended),
+        text: format!("the customer is told that it ends in {days} days or less"),
+    });
+}
+
+fn close(decision: &mut Decision, incident: Option<&Incident>, expires_at: Option<Timestamp>) {
+    let Some(incident) = incident else { return };
+    decision.recovers = true;
+    if incident.warned_at.is_some() {
+        decision.flag = Some(false);
+        decision.notices.push(Notice {
+            incident_id: incident.id.clone(),
+            kind: NoticeKind::Recovered,
+            reason: incident.cause,
+            days: None,
+            expires_at,
+        });
+    }
+    decision.events.push(Event {
+        kind: EventKind::Recovered,
+        outcome: None,
+        text: format!("incident of {} closed", incident.opened_at),
+    });
+}
+
+/// A memory in `state` that keeps what is known of this generation, and the incident whatever the
+/// generation: a token that Perene itself has stored meanwhile does not end it.
+fn remember(connection: &Connection, state: State, context: &Context<'_>) -> Memory {
+    let before = connection.memory.as_ref();
+    let since = before.filter(|memory| memory.state.name() == state.name()).map_or(context.now, |memory| memory.since);
+    let mut memory = Memory::of(connection.token.fingerprint(), state, context.now);
+    memory.since = since;
+    memory.incident = before.and_then(|memory| memory.incident.clone());
+    memory.fresh_since = connection.memory_of_this_generation().and_then(|memory| memory.fresh_since);
+    memory.data_access_ends_at = before.and_then(|memory| memory.data_access_ends_at);
+    memory.expires_at = connection.expires_at;
+    memory
+}
+
+/// Of a healthy connection nothing is remembered, unless a fact will be needed.
+fn worth_remembering(memory: Memory) -> Option<Memory> {
+    let is_bare = memory.state == State::Healthy
+        && memory.incident.is_none()
+        && memory.fresh_since.is_none()
+        && memory.data_access_ends_at.is_none();
+    (!is_bare).then_some(memory)
+}
+
+/// What stands in `last_refresh_error`: the provider's own words, or ours where it had none.
+fn failure_text(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> String {
+    let mut secrets: Vec<&str> = vec![connection.token.expose()];
+    secrets.extend(connection.refresh_token.as_ref().map(Secret::expose));
+    secrets.extend([&conclusion.token, &conclusion.refresh_token].into_iter().flatten().map(Secret::expose));
+    secrets.extend(context.secrets.iter().map(Secret::expose));
+    match conclusion.message.as_deref().map(str::trim).filter(|message| !message.is_empty()) {
+        Some(message) => redact::for_row(message, &secrets),
+        None => redact::for_row(explain(conclusion.reason), &secrets),
+    }
+}
+
+/// Our own words for a reason, where the provider had none.
+fn explain(reason: &str) -> &str {
+    match reason {
+        "token_with_nul" => {
+            "not sent: the stored token contains a NUL character; store the token that the provider gave"
+        }
+        "token_with_blanks" => "not sent: the stored token contains blanks; store the token that the provider gave",
+        "token_too_long" => "not sent: the stored token is longer than 16 KiB; store the token that the provider gave",
+        "under_24_hours_of_age" => "the token is less than 24 hours old: it is refreshed later",
+        "expiry_unknown" => "the provider gave a token without telling when it expires",
+        "expiry_unbelievable" => "the provider gave a token with an expiry that cannot be believed",
+        other => other,
+    }
+}
+
+fn nothing(outcome: Outcome) -> Decision {
+    Decision {
+        outcome,
+        counted: None,
+        write: None,
+        memory: None,
+        events: Vec::new(),
+        notices: Vec::new(),
+        flag: None,
+        warns: false,
+        recovers: false,
+    }
+}

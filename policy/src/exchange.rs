@@ -1,1 +1,388 @@
-//! exchange
+//! The calls for one connection in one run, as a machine without I/O: it says which call comes next, is
+//! told what was answered, and concludes after three calls at the most.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::answer::{Expires, Granted, Inspected, InspectedExpiry, Usage, Verdict};
+use crate::backoff::{QUICK, later};
+use crate::connection::Connection;
+use crate::due::{self, within};
+use crate::grant::{Class, Grant};
+use crate::outcome::{Outcome, Scope};
+use crate::secret::Secret;
+
+pub use crate::answer::Endpoint;
+
+/// One connection costs at most this many calls in one run.
+pub const CALLS_MAX: u8 = 3;
+
+/// A refusal is believed when it is repeated at least this much later.
+pub const SECOND_LOOK_AFTER: SignedDuration = SignedDuration::from_secs(1);
+
+/// An expiry that has moved by no more than this has not moved: Meta's instants lie on full hours.
+pub const NO_MOVE: SignedDuration = SignedDuration::from_hours(1);
+
+/// One call to the provider.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What is called.
+    pub endpoint: Endpoint,
+    /// The token that is sent.
+    pub token: Secret,
+    /// How long to wait before it.
+    pub after: SignedDuration,
+    /// Whether it repeats a call that failed. While the provider is down, nothing is repeated: see
+    /// [`Exchange::give_up`].
+    pub is_retry: bool,
+}
+
+/// What comes next.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Make this call, then tell the answer to [`Exchange::answered`].
+    Call(Call),
+    /// Nothing more is to be asked.
+    Conclude(Conclusion),
+}
+
+/// What the calls for one connection came to.
+#[derive(Debug, Clone)]
+pub struct Conclusion {
+    /// What it means.
+    pub outcome: Outcome,
+    /// Why, as a fixed word.
+    pub reason: &'static str,
+    /// Whom it is about, where that is known.
+    pub scope: Option<Scope>,
+    /// How long the provider asks to be left alone.
+    pub retry_after: Option<SignedDuration>,
+    /// The provider's own words; not yet redacted.
+    pub message: Option<String>,
+    /// The token that was issued. Always stored, whatever the outcome.
+    pub token: Option<Secret>,
+    /// The refresh token that was issued with it.
+    pub refresh_token: Option<Secret>,
+    /// The expiry to store; `None` leaves the stored one.
+    pub expires_at: Option<Timestamp>,
+    /// The provider said that the token never expires.
+    pub never_expires: bool,
+    /// When the end of data access was told.
+    pub data_access_ends_at: Option<Timestamp>,
+    /// Whether the token was sent for a refresh (an inspection is none).
+    pub was_sent: bool,
+    /// How full the provider's limits are, as the last answer told.
+    pub usage: Usage,
+}
+
+impl Conclusion {
+    /// A conclusion without a call.
+    pub fn unsent(outcome: Outcome, reason: &'static str) -> Self {
+        Self {
+            outcome,
+            reason,
+            scope: None,
+            retry_after: None,
+            message: None,
+            token: None,
+            refresh_token: None,
+            expires_at: None,
+            never_expires: false,
+            data_access_ends_at: None,
+            was_sent: false,
+            usage: Usage::default(),
+        }
+    }
+
+    fn of(verdict: Verdict) -> Self {
+        Self {
+            scope: verdict.scope,
+            retry_after: verdict.retry_after,
+            message: verdict.message,
+            usage: verdict.usage,
+            ..Self::unsent(verdict.outcome, verdict.reason)
+        }
+    }
+}
+
+/// How a connection is to be treated in this run.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// What a second call costs at this provider.
+    pub class: Class,
+    /// How long before its expiry a token is due.
+    pub window: SignedDuration,
+    /// The operator named this connection and insists: it is sent although its date says otherwise.
+    pub insist: bool,
+}
+
+/// The calls for one connection in one run.
+#[derive(Debug)]
+pub struct Exchange {
+    grant: Grant,
+    terms: Terms,
+    token: Secret,
+    old_expires_at: Option<Timestamp>,
+    phase: Phase,
+    calls: u8,
+    retries: usize,
+    was_sent: bool,
+    was_inspected: bool,
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each connection in flight, moved a few times")]
+enum Phase {
+    /// Asking what the expiry is, before anything is sent.
+    Inspecting,
+    /// Asking for the refresh.
+    Refreshing,
+    /// A token was issued without a date: asking for the date.
+    Dating(Granted),
+    /// The token was refused: looking a second time, by `debug_token` or by the same call.
+    Confirming(Verdict),
+}
+
+impl Exchange {
+    /// Begins with a connection that is due, or whose expiry is unknown.
+    pub fn begin(connection: &Connection, terms: Terms, now: Timestamp) -> (Self, Step) {
+        let mut exchange = Self {
+            grant: connection.grant,
+            terms,
+            token: connection.refresh_token.clone().unwrap_or_else(|| connection.token.clone()),
+            old_expires_at: connection.expires_at,
+            phase: Phase::Refreshing,
+            calls: 0,
+            retries: 0,
+            was_sent: false,
+            was_inspected: false,
+        };
+        if let Some(reason) = due::unsendable(connection) {
+            return (exchange, Step::Conclude(Conclusion::unsent(Outcome::Unrecognised, reason)));
+        }
+        if let Some(until) = due::too_young_until(connection, now) {
+            let mut conclusion = Conclusion::unsent(Outcome::TooYoung, "under_24_hours_of_age");
+            conclusion.retry_after = Some(until.duration_since(now));
+            return (exchange, Step::Conclude(conclusion));
+        }
+        if connection.expires_at.is_none() && connection.grant.can_be_inspected() && !terms.insist {
+            exchange.phase = Phase::Inspecting;
+        }
+        let step = exchange.call(SignedDuration::ZERO, false);
+        (exchange, step)
+    }
+
+    /// Takes the answer to the last call. `sent_at` is the instant before its request was sent: from there
+    /// the new life is counted, so that the stored expiry is never later than the true one.
+    pub fn answered(&mut self, verdict: Verdict, sent_at: Timestamp, now: Timestamp) -> Step {
+        match std::mem::replace(&mut self.phase, Phase::Refreshing) {
+            Phase::Inspecting => self.inspected(verdict, now),
+            Phase::Refreshing => self.refreshed(verdict, sent_at, now),
+            Phase::Dating(granted) => self.dated(granted, verdict, now),
+            Phase::Confirming(first) => self.confirmed(first, verdict, sent_at, now),
+        }
+    }
+
+    /// Concludes with the last answer, although another try would be allowed: the provider is down, and
+    /// calling again would only add to its troubles. A token that was issued meanwhile is kept.
+    pub fn give_up(&mut self, verdict: Verdict) -> Conclusion {
+        match std::mem::replace(&mut self.phase, Phase::Refreshing) {
+            Phase::Dating(granted) => self.without_date(granted, "expiry_unknown", verdict.usage),
+            _ => self.conclude(Conclusion::of(verdict)),
+        }
+    }
+
+    fn refreshed(&mut self, verdict: Verdict, sent_at: Timestamp, now: Timestamp) -> Step {
+        match (verdict.outcome, verdict.granted.clone()) {
+            (Outcome::Refreshed, Some(granted)) => self.granted(granted, verdict, sent_at, now),
+            (Outcome::NeedsReconnect, _) => self.look_again(verdict),
+            (Outcome::Transient, _) => {
+                self.phase = Phase::Refreshing;
+                self.try_again(verdict)
+            }
+            _ => self.end(Conclusion::of(verdict)),
+        }
+    }
+
+    fn granted(&mut self, granted: Granted, verdict: Verdict, sent_at: Timestamp, now: Timestamp) -> Step {
+        match granted.expires {
+            Expires::In(life) => self.moved(granted, later(sent_at, life), verdict, now),
+            Expires::Unknown if self.grant.can_be_inspected() && self.calls < CALLS_MAX => {
+                self.phase = Phase::Dating(granted);
+                self.call(SignedDuration::ZERO, false)
+            }
+            Expires::Unknown => self.stored_without_date(granted, "expiry_unknown", verdict.usage),
+            Expires::Unbelievable => self.stored_without_date(granted, "expiry_unbelievable", verdict.usage),
+        }
+    }
+
+    fn dated(&mut self, granted: Granted, verdict: Verdict, now: Timestamp) -> Step {
+        match verdict.inspected.clone() {
+            Some(Inspected { valid: true, expires: InspectedExpiry::At(at), data_access_expires_at, .. }) => {
+                let step = self.moved(granted, at, verdict, now);
+                with_data_access(step, data_access_expires_at)
+            }
+            Some(Inspected { valid: true, expires: InspectedExpiry::Never, data_access_expires_at, .. }) => {
+                let mut conclusion = Conclusion::of(verdict);
+                conclusion.outcome = Outcome::Refreshed;
+                conclusion.reason = "never_expires";
+                conclusion.never_expires = true;
+                conclusion.token = Some(granted.token);
+                conclusion.refresh_token = granted.refresh_token;
+                with_data_access(self.end(conclusion), data_access_expires_at)
+            }
+            // A passing fault of debug_token: asked again while calls are left. The token is not lost by it.
+            _ if verdict.outcome == Outcome::Transient && self.calls < CALLS_MAX => {
+                self.phase = Phase::Dating(granted);
+                self.try_again(verdict)
+            }
+            _ => self.stored_without_date(granted, "expiry_unknown", verdict.usage),
+        }
+    }
+
+    /// Did the expiry move? "200 OK, not moved" is a state of its own: only the customer's login helps.
+    fn moved(&self, granted: Granted, new: Timestamp, verdict: Verdict, now: Timestamp) -> Step {
+        let is_extended = match self.old_expires_at {
+            None => true,
+            Some(old) if self.grant == Grant::Oauth2 => new > old,
+            Some(old) => !within(old, now, due::LOOK_AHEAD) || new.duration_since(old) > NO_MOVE,
+        };
+        let mut conclusion = Conclusion::of(verdict);
+        (conclusion.outcome, conclusion.reason) =
+            if is_extended { (Outcome::Refreshed, "extended") } else { (Outcome::NotExtended, "expiry_did_not_move") };
+        conclusion.message = None;
+        conclusion.token = Some(granted.token);
+        conclusion.refresh_token = granted.refresh_token;
+        conclusion.expires_at = Some(new);
+        self.end(conclusion)
+    }
+
+    fn stored_without_date(&self, granted: Granted, reason: &'static str, usage: Usage) -> Step {
+        Step::Conclude(self.without_date(granted, reason, usage))
+    }
+
+    fn without_date(&self, granted: Granted, reason: &'static str, usage: Usage) -> Conclusion {
+        let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, reason);
+        conclusion.token = Some(granted.token);
+        conclusion.refresh_token = granted.refresh_token;
+        conclusion.usage = usage;
+        self.conclude(conclusion)
+    }
+
+    fn inspected(&mut self, verdict: Verdict, now: Timestamp) -> Step {
+        let Some(inspected) = verdict.inspected.clone().filter(|inspected| inspected.valid) else {
+            return match verdict.outcome {
+                Outcome::NeedsReconnect => self.look_again(verdict),
+                Outcome::Transient => {
+                    self.phase = Phase::Inspecting;
+                    self.try_again(verdict)
+                }
+                // It answered, and did not tell what was asked: the refresh itself will.
+                Outcome::Refreshed | Outcome::Unrecognised => self.call(SignedDuration::ZERO, false),
+                _ => self.end(Conclusion::of(verdict)),
+            };
+        };
+        let data_access = inspected.data_access_expires_at;
+        match inspected.expires {
+            InspectedExpiry::At(at) if at > now && within(at, now, self.terms.window) => {
+                self.old_expires_at = Some(at);
+                self.call(SignedDuration::ZERO, false)
+            }
+            InspectedExpiry::At(at) => {
+                let mut conclusion = Conclusion::of(verdict);
+                conclusion.reason = "inspected";
+                conclusion.expires_at = Some(at);
+                with_data_access(self.end(conclusion), data_access)
+            }
+            InspectedExpiry::Never => {
+                let mut conclusion = Conclusion::of(verdict);
+                conclusion.reason = "never_expires";
+                conclusion.never_expires = true;
+                with_data_access(self.end(conclusion), data_access)
+            }
+            InspectedExpiry::Unknown => self.call(SignedDuration::ZERO, false),
+        }
+    }
+
+    /// A refusal is looked at a second time before it is believed. A strict provider punishes the reuse of
+    /// a token, so there the first refusal is the last word.
+    fn look_again(&mut self, first: Verdict) -> Step {
+        if self.terms.class == Class::Strict {
+            return self.end(Conclusion::of(first));
+        }
+        if self.calls >= CALLS_MAX {
+            return self.unbelieved(first);
+        }
+        self.phase = Phase::Confirming(first);
+        self.call(SECOND_LOOK_AFTER, false)
+    }
+
+    fn confirmed(&mut self, first: Verdict, second: Verdict, sent_at: Timestamp, now: Timestamp) -> Step {
+        match second.outcome {
+            Outcome::NeedsReconnect => self.end(Conclusion::of(first)),
+            Outcome::Refreshed if second.granted.is_some() => self.refreshed(second, sent_at, now),
+            // debug_token finds the token sound: the refusal was a passing one.
+            Outcome::Refreshed => self.unbelieved(first),
+            Outcome::RateLimited | Outcome::Misconfigured => self.end(Conclusion::of(second)),
+            _ if self.calls < CALLS_MAX => {
+                self.phase = Phase::Confirming(first);
+                self.call(QUICK[1], false)
+            }
+            _ => self.unbelieved(first),
+        }
+    }
+
+    fn unbelieved(&self, first: Verdict) -> Step {
+        let mut conclusion = Conclusion::of(first);
+        conclusion.outcome = Outcome::Transient;
+        conclusion.reason = "refusal_not_confirmed";
+        self.end(conclusion)
+    }
+
+    fn try_again(&mut self, verdict: Verdict) -> Step {
+        // A strict provider may have spent the token without our seeing the answer.
+        if self.calls >= CALLS_MAX || self.retries >= QUICK.len() || self.terms.class == Class::Strict {
+            let phase = std::mem::replace(&mut self.phase, Phase::Refreshing);
+            return match phase {
+                Phase::Dating(granted) => self.stored_without_date(granted, "expiry_unknown", verdict.usage),
+                _ => self.end(Conclusion::of(verdict)),
+            };
+        }
+        let wait = QUICK[self.retries];
+        self.retries += 1;
+        self.call(wait, true)
+    }
+
+    fn call(&mut self, after: SignedDuration, is_retry: bool) -> Step {
+        self.calls += 1;
+        let (endpoint, token) = match &self.phase {
+            Phase::Inspecting => (Endpoint::DebugToken, self.token.clone()),
+            Phase::Dating(granted) => (Endpoint::DebugToken, granted.token.clone()),
+            // The second look by debug_token where there is one, and should that not tell, by the refresh.
+            Phase::Confirming(_) if self.grant.can_be_inspected() && !(self.was_sent && self.was_inspected) => {
+                self.was_inspected = true;
+                (Endpoint::DebugToken, self.token.clone())
+            }
+            Phase::Confirming(_) | Phase::Refreshing => {
+                self.was_sent = true;
+                (Endpoint::of_grant(self.grant), self.token.clone())
+            }
+        };
+        Step::Call(Call { endpoint, token, after, is_retry })
+    }
+
+    fn end(&self, conclusion: Conclusion) -> Step {
+        Step::Conclude(self.conclude(conclusion))
+    }
+
+    fn conclude(&self, mut conclusion: Conclusion) -> Conclusion {
+        conclusion.was_sent = self.was_sent;
+        conclusion
+    }
+}
+
+fn with_data_access(step: Step, ends_at: Option<Timestamp>) -> Step {
+    match step {
+        Step::Conclude(conclusion) => Step::Conclude(Conclusion { data_access_ends_at: ends_at, ..conclusion }),
+        call => call,
+    }
+}

@@ -53,6 +53,18 @@ impl Grant {
     }
 }
 
+/// What happens to the old token when a new one is issued, and so what a lost answer costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// The token's life is extended; asking twice harms nothing (Meta).
+    Extend,
+    /// The old refresh token works for a while: asking again soon harms nothing.
+    Grace,
+    /// The old refresh token is dead at once, and using it again kills the whole family (RFC 9700, 4.14).
+    Strict,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

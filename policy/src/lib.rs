@@ -29,7 +29,16 @@ pub mod secret;
 pub mod settings;
 pub mod warning;
 
-pub use grant::Grant;
+#[cfg(test)]
+mod testing;
+
+pub use answer::{Answer, NoAnswer, Verdict};
+pub use connection::{Connection, Incident, Memory, State};
+pub use decide::{
+    Attempts, Context, Decision, ErrorText, Event, EventKind, Notice, NoticeKind, RowWrite, decide, reconcile,
+};
+pub use exchange::{Call, Conclusion, Endpoint, Exchange, Step, Terms};
+pub use grant::{Class, Grant};
 pub use outcome::{Counted, Outcome, Scope};
 pub use secret::{Fingerprint, Secret};
 pub use settings::Settings;

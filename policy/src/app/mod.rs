@@ -1,0 +1,429 @@
+//! What is known of one app at a provider: how full its limits are, whether its circuit is open, whether
+//! the breadth brake is on. Shared by all replicas through the database.
+//!
+//! When many connections of one app fail alike in a short time, it is the app or the provider and not the
+//! customers. Three mechanisms rest on that:
+//!
+//! - **Limit**: the provider asked for a pause, or nearly so: nothing is sent before its end.
+//! - **Circuit**: ten connections in a row got no usable answer: one probe in 30 seconds, until one answers.
+//!   A misconfigured app is held alike, with rarer probes, and at once released when its credentials change.
+//! - **Brake**: many connections got the same bad outcome within an hour: calls go on (one connection's
+//!   trouble never delays another's refresh), but that outcome is not believed, not counted, not told.
+
+mod hold;
+mod pace;
+mod tally;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::answer::Usage;
+use crate::backoff::{later, limit_wait};
+use crate::outcome::{Outcome, Scope};
+use crate::secret::Fingerprint;
+
+pub use hold::{Hold, HoldKind};
+pub use pace::{Pace, SLOW_FROM_PERCENT, STOP_FROM_PERCENT};
+pub use tally::{BRAKE_CONNECTIONS, BRAKE_PERCENT, Tally};
+
+/// So many connections in a row without a usable answer open the circuit.
+pub const CIRCUIT_CONNECTIONS: usize = 10;
+
+/// How long calls stop when the provider's usage header says that the limit is near, if it tells no time.
+const NEAR_LIMIT_WAIT: SignedDuration = SignedDuration::from_mins(15);
+
+/// What is known of one app at a provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// Of the app's id, secret and host: when they change, all that is below is forgotten.
+    pub credentials: Fingerprint,
+    /// A limit that the provider has set on the app.
+    #[serde(default)]
+    pub limit: Option<Limit>,
+    /// How full the app's limit was when it was last told.
+    #[serde(default)]
+    pub pace: Pace,
+    /// The circuit, the brake, or the hold on a misconfigured app.
+    #[serde(default)]
+    pub hold: Option<Hold>,
+    /// Who was tried within the last hour, and with what outcome.
+    #[serde(default)]
+    pub tally: Tally,
+    /// Connections were deferred because of this app: they are taken up as soon as it may be called again.
+    #[serde(default)]
+    pub has_backlog: bool,
+    /// An outcome that the brake has held and then let go is believed until this instant.
+    #[serde(default)]
+    pub believed_until: Option<Timestamp>,
+}
+
+/// A limit that the provider has set on an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when nothing is sent.
+    pub until: Timestamp,
+    /// How often in a row it was met without an end being told.
+    pub times: u32,
+}
+
+/// Whether the app may be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// Yes, with this much time between the starts of two calls.
+    Go(SignedDuration),
+    /// One connection may be sent, once, to see whether the provider is back.
+    Probe,
+    /// Not before `until`; a connection that would have been sent is deferred with this outcome.
+    Wait {
+        /// [`Outcome::RateLimited`], [`Outcome::Misconfigured`] or [`Outcome::Transient`].
+        outcome: Outcome,
+        /// When to ask again.
+        until: Timestamp,
+    },
+}
+
+/// What was seen of an app when one connection was tried.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// The connection's key, to tell connections apart.
+    pub connection: String,
+    /// What the answer meant.
+    pub outcome: Outcome,
+    /// Why, as a fixed word.
+    pub reason: &'static str,
+    /// Whom it was about.
+    pub scope: Option<Scope>,
+    /// How long the provider asks to be left alone.
+    pub retry_after: Option<SignedDuration>,
+    /// How full the limits are.
+    pub usage: Usage,
+}
+
+/// Something that the operator must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alarm {
+    /// `app_misconfigured`, `provider_down`, `many_alike` or `app_limited`.
+    pub kind: &'static str,
+    /// Since when.
+    pub since: Timestamp,
+    /// What is wrong and what to do.
+    pub text: String,
+}
+
+impl App {
+    /// An app of which nothing is known yet.
+    pub fn new(credentials: Fingerprint) -> Self {
+        Self {
+            credentials,
+            limit: None,
+            pace: Pace::default(),
+            hold: None,
+            tally: Tally::default(),
+            has_backlog: false,
+            believed_until: None,
+        }
+    }
+
+    /// Whether the app may be called now.
+    pub fn permission(&self, now: Timestamp) -> Permission {
+        if let Some(limit) = self.limit.as_ref().filter(|limit| limit.until > now) {
+            return Permission::Wait { outcome: Outcome::RateLimited, until: limit.until };
+        }
+        match &self.hold {
+            Some(hold) if hold.kind.stops_calls() && hold.probe_at <= now => Permission::Probe,
+            Some(hold) if hold.kind.stops_calls() => Permission::Wait { outcome: hold.outcome, until: hold.probe_at },
+            _ => Permission::Go(self.pace.spacing(now)),
+        }
+    }
+
+    /// Takes the one probe that is allowed: the next is not before its interval has passed, whatever
+    /// becomes of this one.
+    pub fn take_probe(&mut self, now: Timestamp) {
+        if let Some(hold) = &mut self.hold {
+            hold.probe_at = later(now, hold.kind.probe_interval());
+        }
+    }
+
+    /// Learns from one connection's answer.
+    pub fn learn(&mut self, sighting: &Sighting, now: Timestamp) {
+        self.pace.learn(&sighting.usage, now);
+        if let Some(wait) = self.pace.stop_for(&sighting.usage, NEAR_LIMIT_WAIT) {
+            self.pause(later(now, wait), 0, now);
+        }
+        self.tally.add(&sighting.connection, sighting.outcome, now);
+        match (sighting.outcome, sighting.scope) {
+            (Outcome::RateLimited, Some(Scope::App)) => {
+                let times = self.limit.as_ref().map_or(0, |limit| limit.times + 1);
+                self.pause(later(now, sighting.retry_after.unwrap_or_else(|| limit_wait(times))), times, now);
+            }
+            (Outcome::Misconfigured, Some(Scope::App)) => {
+                self.keep_hold(HoldKind::Misconfigured, sighting.outcome, sighting.reason, now);
+            }
+            (Outcome::Transient, _) => {
+                if self.tally.failed_in_a_row() >= CIRCUIT_CONNECTIONS || self.is_held_by(HoldKind::Circuit) {
+                    self.keep_hold(HoldKind::Circuit, Outcome::Transient, sighting.reason, now);
+                }
+            }
+            (outcome, _) => self.answered(outcome, now),
+        }
+    }
+
+    /// Looks at the outcomes of a page together: this is where the brake is put on, and let go.
+    pub fn judge(&mut self, now: Timestamp) {
+        if self.believed_until.is_some_and(|until| until <= now) {
+            self.believed_until = None;
+        }
+        match &self.hold {
+            Some(hold) if hold.kind == HoldKind::Brake && hold.may_let_go(now) => {
+                self.hold = None;
+                self.has_backlog = true;
+                self.believed_until = Some(later(now, hold::LONGEST));
+            }
+            None if self.believed_until.is_none() => {
+                if let Some(outcome) = self.tally.many_alike(now) {
+                    self.hold = Some(Hold::new(HoldKind::Brake, outcome, "many_alike", now));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The app itself was asked, without any connection, and is well (or is not).
+    pub fn probed(&mut self, is_well: bool, now: Timestamp) {
+        if let Some(hold) = self.hold.as_mut().filter(|_| is_well) {
+            hold.app_is_well_at = Some(now);
+        }
+    }
+
+    /// Whether a bad outcome is not to be believed now.
+    pub fn disbelieves(&self, outcome: Outcome) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.outcome == outcome)
+    }
+
+    /// Whether customers are told nothing now. A hold of a day is no storm any more: then they are told,
+    /// except of a misconfigured app, of which no customer hears ever.
+    pub fn holds_notices(&self, now: Timestamp) -> bool {
+        self.hold
+            .as_ref()
+            .is_some_and(|hold| hold.kind == HoldKind::Misconfigured || now.duration_since(hold.since) < hold::LONGEST)
+    }
+
+    /// Connections were deferred because the app could not be called.
+    pub fn leave_backlog(&mut self) {
+        self.has_backlog = true;
+    }
+
+    /// What the operator must know of it; `name` is the app's.
+    pub fn alarms(&self, name: &str, now: Timestamp) -> Vec<Alarm> {
+        let mut alarms: Vec<Alarm> = self.hold.iter().map(|hold| hold.alarm(name)).collect();
+        if let Some(limit) = self.limit.as_ref().filter(|limit| limit.until > now) {
+            alarms.push(Alarm {
+                kind: "app_limited",
+                since: limit.since,
+                text: format!("app `{name}` has reached the provider's limit; nothing is sent before {}", limit.until),
+            });
+        }
+        alarms
+    }
+
+    /// The provider has given a usable answer.
+    fn answered(&mut self, outcome: Outcome, now: Timestamp) {
+        if matches!(outcome, Outcome::Refreshed | Outcome::NotExtended) {
+            self.limit = self.limit.take().filter(|limit| limit.until > now);
+            if let Some(hold) = &mut self.hold {
+                hold.app_is_well_at = Some(now);
+            }
+        }
+        // Any verdict about a token shows that the provider is back and knows the app.
+        if outcome != Outcome::TooYoung && self.hold.as_ref().is_some_and(|hold| hold.kind.stops_calls()) {
+            self.hold = None;
+            self.has_backlog = true;
+            self.tally.forget_transient();
+        }
+    }
+
+    fn keep_hold(&mut self, kind: HoldKind, outcome: Outcome, reason: &str, now: Timestamp) {
+        match &mut self.hold {
+            Some(hold) if hold.kind == kind => hold.probe_at = later(now, kind.probe_interval()),
+            _ => self.hold = Some(Hold::new(kind, outcome, reason, now)),
+        }
+    }
+
+    fn pause(&mut self, until: Timestamp, times: u32, now: Timestamp) {
+        match &mut self.limit {
+            Some(limit) => {
+                limit.until = limit.until.max(until);
+                limit.times = times;
+            }
+            None => self.limit = Some(Limit { since: now, until, times }),
+        }
+        self.has_backlog = true;
+    }
+
+    fn is_held_by(&self, kind: HoldKind) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.kind == kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{hours, instant};
+
+    fn app() -> App {
+        App::new(Fingerprint::of("app"))
+    }
+
+    fn sighting(connection: usize, outcome: Outcome, scope: Option<Scope>) -> Sighting {
+        Sighting {
+            connection: connection.to_string(),
+            outcome,
+            reason: "test",
+            scope,
+            retry_after: None,
+            usage: Usage::default(),
+        }
+    }
+
+    fn seconds(count: i64) -> SignedDuration {
+        SignedDuration::from_secs(count)
+    }
+
+    #[test]
+    fn ten_in_a_row_without_an_answer_open_the_circuit_and_one_answer_closes_it() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        for n in 0..9 {
+            app.learn(&sighting(n, Outcome::Transient, None), now);
+        }
+        assert_eq!(app.permission(now), Permission::Go(SignedDuration::ZERO));
+        app.learn(&sighting(9, Outcome::Transient, None), now);
+        assert_eq!(app.permission(now), Permission::Wait { outcome: Outcome::Transient, until: now + seconds(30) });
+        assert!(app.disbelieves(Outcome::Transient));
+        assert!(!app.disbelieves(Outcome::NeedsReconnect));
+
+        let later = now + seconds(30);
+        assert_eq!(app.permission(later), Permission::Probe);
+        app.take_probe(later);
+        assert_ne!(app.permission(later), Permission::Probe);
+        app.learn(&sighting(3, Outcome::Transient, None), later + seconds(2));
+        assert_eq!(
+            app.permission(later + seconds(30)),
+            Permission::Wait { outcome: Outcome::Transient, until: later + seconds(32) }
+        );
+        app.learn(&sighting(3, Outcome::Refreshed, None), later + seconds(40));
+        assert_eq!(app.permission(later + seconds(40)), Permission::Go(SignedDuration::ZERO));
+        assert!(app.has_backlog);
+    }
+
+    #[test]
+    fn one_connection_that_fails_for_ever_opens_no_circuit() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        for _ in 0..50 {
+            app.learn(&sighting(7, Outcome::Transient, None), now);
+        }
+        assert_eq!(app.permission(now), Permission::Go(SignedDuration::ZERO));
+    }
+
+    #[test]
+    fn a_wrong_secret_holds_the_app_at_once_and_a_good_answer_lets_it_go() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        app.learn(&sighting(1, Outcome::Misconfigured, Some(Scope::App)), now);
+        assert!(matches!(app.permission(now), Permission::Wait { outcome: Outcome::Misconfigured, .. }));
+        assert!(app.holds_notices(now + hours(1000)));
+        assert_eq!(app.alarms("facebook", now)[0].kind, "app_misconfigured");
+        app.learn(&sighting(1, Outcome::NotExtended, None), now + hours(1));
+        assert_eq!(app.hold, None);
+    }
+
+    #[test]
+    fn one_damaged_token_does_not_hold_the_app() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        app.learn(&sighting(1, Outcome::Misconfigured, Some(Scope::Connection)), now);
+        assert_eq!(app.hold, None);
+    }
+
+    #[test]
+    fn the_brake_needs_ten_connections_and_a_fifth_of_those_tried() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut small = app();
+        for n in 0..9 {
+            small.learn(&sighting(n, Outcome::NeedsReconnect, Some(Scope::Connection)), now);
+        }
+        small.judge(now);
+        assert_eq!(small.hold, None);
+
+        let mut sparse = app();
+        for n in 0..51 {
+            sparse.learn(&sighting(100 + n, Outcome::Refreshed, None), now);
+        }
+        for n in 0..12 {
+            sparse.learn(&sighting(n, Outcome::NeedsReconnect, Some(Scope::Connection)), now);
+        }
+        sparse.judge(now);
+        assert_eq!(sparse.hold, None);
+
+        sparse.learn(&sighting(12, Outcome::NeedsReconnect, Some(Scope::Connection)), now);
+        sparse.judge(now);
+        assert!(sparse.disbelieves(Outcome::NeedsReconnect));
+        assert_eq!(sparse.permission(now), Permission::Go(SignedDuration::ZERO), "calls go on");
+    }
+
+    #[test]
+    fn the_brake_lets_go_after_an_hour_when_the_app_is_well_and_after_a_day_at_the_latest() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        for n in 0..20 {
+            app.learn(&sighting(n, Outcome::NeedsReconnect, Some(Scope::Connection)), now);
+        }
+        app.judge(now);
+        assert!(app.hold.is_some());
+        app.judge(now + hours(2));
+        assert!(app.hold.is_some(), "nothing shows that the app is well");
+        let mut braked = app.clone();
+        braked.judge(now + hours(24));
+        assert_eq!(braked.hold, None);
+
+        app.learn(&sighting(99, Outcome::Refreshed, None), now + hours(2));
+        app.judge(now + hours(2));
+        assert_eq!(app.hold, None);
+        for n in 0..20 {
+            app.learn(&sighting(n, Outcome::NeedsReconnect, Some(Scope::Connection)), now + hours(2));
+        }
+        app.judge(now + hours(2));
+        assert_eq!(app.hold, None, "what was held and let go is believed");
+    }
+
+    #[test]
+    fn a_limit_stops_the_app_for_the_time_told_or_for_one_hour_doubling_to_six() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        let mut told = sighting(1, Outcome::RateLimited, Some(Scope::App));
+        told.retry_after = Some(seconds(90));
+        app.learn(&told, now);
+        assert_eq!(app.permission(now), Permission::Wait { outcome: Outcome::RateLimited, until: now + seconds(90) });
+        assert_eq!(app.permission(now + seconds(90)), Permission::Go(SignedDuration::ZERO));
+        let mut at = now + hours(1);
+        for expected in [2, 4, 6, 6] {
+            app.learn(&sighting(1, Outcome::RateLimited, Some(Scope::App)), at);
+            let until = at + hours(expected);
+            assert_eq!(app.permission(at), Permission::Wait { outcome: Outcome::RateLimited, until });
+            at = until;
+        }
+        app.learn(&sighting(1, Outcome::Refreshed, None), at);
+        assert_eq!(app.limit, None);
+    }
+
+    #[test]
+    fn a_limit_on_one_connection_does_not_stop_the_app() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        app.learn(&sighting(1, Outcome::RateLimited, Some(Scope::Connection)), now);
+        assert_eq!(app.permission(now), Permission::Go(SignedDuration::ZERO));
+    }
+}
