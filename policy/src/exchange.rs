@@ -364,7 +364,7 @@ impl Exchange {
             }
             Phase::Confirming(_) | Phase::Refreshing => {
                 self.was_sent = true;
-                (Endpoint::of_grant(self.grant), self.token.clone())
+                (refresh_endpoint(self.grant), self.token.clone())
             }
         };
         Step::Call(Call { endpoint, token, after, is_retry })
@@ -377,6 +377,16 @@ impl Exchange {
     fn conclude(&self, mut conclusion: Conclusion) -> Conclusion {
         conclusion.was_sent = self.was_sent;
         conclusion
+    }
+}
+
+/// Where a token of this grant is renewed.
+pub const fn refresh_endpoint(grant: Grant) -> Endpoint {
+    match grant {
+        Grant::Facebook => Endpoint::Exchange,
+        Grant::Instagram => Endpoint::IgRefresh,
+        Grant::Threads => Endpoint::ThRefresh,
+        Grant::Oauth2 => Endpoint::Oauth2,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Providers: whoever issues tokens, behind one trait.
 
+pub mod http;
+pub mod meta;
 pub mod sandbox;
 
 use async_trait::async_trait;
