@@ -195,7 +195,9 @@ impl Death {
 
 /// An instant as Meta's messages have it: `Wednesday, 14-Feb-18 18:00:00 PST`.
 fn spoken(at: Timestamp) -> String {
-    tz::offset(-8).to_datetime(at).strftime("%A, %d-%b-%y %H:%M:%S PST").to_string()
+    let at = tz::offset(-8).to_datetime(at);
+    // Not `%y`, which knows the years 1969 to 2068 only and is an error outside of them.
+    format!("{}{:02} {} PST", at.strftime("%A, %d-%b-"), at.year().rem_euclid(100), at.strftime("%H:%M:%S"))
 }
 
 #[cfg(test)]

@@ -157,3 +157,165 @@ impl Drop for InFlight {
         self.0.in_flight.fetch_sub(1, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
+
+    use super::super::SandboxSettings;
+    use super::*;
+    use crate::clock::ManualClock;
+
+    struct Served {
+        address: SocketAddr,
+        stop: oneshot::Sender<()>,
+        task: JoinHandle<io::Result<()>>,
+    }
+
+    async fn served(settings: SandboxSettings, clock: Arc<dyn Clock>) -> Served {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(serve(listener, Sandbox::new(settings), clock, async move {
+            let _ = stopped.await;
+        }));
+        Served { address, stop, task }
+    }
+
+    async fn served_by_default() -> (Served, reqwest::Client) {
+        let clock = ManualClock::at("2026-11-23T03:00:00Z".parse().unwrap());
+        let served = served(SandboxSettings::default(), Arc::new(clock)).await;
+        (served, reqwest::Client::builder().build().unwrap())
+    }
+
+    /// A clock on which nobody ever wakes up.
+    struct Stopped;
+
+    #[async_trait::async_trait]
+    impl Clock for Stopped {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+        async fn sleep(&self, _: Duration) {
+            std::future::pending().await
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    async fn json(response: reqwest::Response) -> Value {
+        serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_three_grants_and_debug_token_are_served() {
+        let (served, client) = served_by_default().await;
+        let base = format!("http://{}", served.address);
+        let form = [
+            ("grant_type", "fb_exchange_token"),
+            ("client_id", "1"),
+            ("client_secret", "s"),
+            ("fb_exchange_token", "EAA-ok-+&1"),
+        ];
+        let exchanged = client.post(format!("{base}/v26.0/oauth/access_token")).form(&form).send().await.unwrap();
+        assert_eq!(
+            (exchanged.status().as_u16(), exchanged.headers()["facebook-api-version"].as_bytes()),
+            (200, &b"v26.0"[..])
+        );
+        assert_eq!(json(exchanged).await["access_token"], "EAA-ok-+&1~1");
+        for (grant, token) in [("ig_refresh_token", "IG-ok-1"), ("th_refresh_token", "TH-ok-1")] {
+            let query = [("grant_type", grant), ("access_token", token)];
+            let refreshed = client.get(format!("{base}/refresh_access_token")).query(&query).send().await.unwrap();
+            assert_eq!(json(refreshed).await["expires_in"], 5_183_944);
+        }
+        let inspected = client
+            .get(format!("{base}/debug_token"))
+            .query(&[("input_token", "EAA-dead-460-1")])
+            .header("authorization", "Bearer 1|s")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(json(inspected).await["data"]["error"]["subcode"], 460);
+    }
+
+    #[tokio::test]
+    async fn log_and_stats_are_served_and_count_only_meta() {
+        let (served, client) = served_by_default().await;
+        let base = format!("http://{}", served.address);
+        let query = [("grant_type", "ig_refresh_token"), ("access_token", "IG-dead-460-1")];
+        client.get(format!("{base}/refresh_access_token")).query(&query).send().await.unwrap();
+        let log = client.get(format!("{base}/__log")).send().await.unwrap().text().await.unwrap();
+        let line: Value = serde_json::from_str(log.trim_end()).unwrap();
+        assert_eq!((&line["at"], &line["status"]), (&"2026-11-23T03:00:00Z".into(), &400.into()));
+        assert!(!log.contains("IG-dead-460-1"));
+        let stats = json(client.get(format!("{base}/__stats")).send().await.unwrap()).await;
+        assert_eq!((&stats["calls"], &stats["in_flight"], &stats["in_flight_max"]), (&1.into(), &0.into(), &1.into()));
+    }
+
+    #[tokio::test]
+    async fn http_2_is_served_by_prior_knowledge() {
+        let (served, _) = served_by_default().await;
+        let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+        let response = client.get(format!("http://{}/__stats", served.address)).send().await.unwrap();
+        assert_eq!(response.version(), reqwest::Version::HTTP_2);
+    }
+
+    #[tokio::test]
+    async fn a_raw_socket_is_answered_byte_by_byte_as_http_1() {
+        let (served, _) = served_by_default().await;
+        let mut socket = TcpStream::connect(served.address).await.unwrap();
+        let request = b"GET /refresh_access_token?grant_type=th_refresh_token&access_token=TH-html500-%00 HTTP/1.1\r\n\
+            Host: x\r\nConnection: close\r\n\r\n";
+        socket.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 500 Internal Server Error\r\n"), "{answer}");
+        assert!(answer.contains("content-type: text/html; charset=utf-8\r\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn an_endless_body_is_refused() {
+        let (served, client) = served_by_default().await;
+        let url = format!("http://{}/oauth/access_token", served.address);
+        let response = client.post(url).body(vec![b'a'; BODY_BYTES_MAX + 1]).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 413);
+    }
+
+    #[tokio::test]
+    async fn a_slow_answer_takes_its_time_on_the_given_clock() {
+        let clock = ManualClock::at(jiff::Timestamp::UNIX_EPOCH);
+        let served = served(SandboxSettings::default(), Arc::new(clock.clone())).await;
+        let url = format!("http://{}/refresh_access_token", served.address);
+        let query = [("grant_type", "ig_refresh_token"), ("access_token", "IG-slow-2000-1")];
+        let response = reqwest::Client::builder().build().unwrap().get(url).query(&query).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), clock.monotonic()), (200, Duration::from_secs(2)));
+    }
+
+    #[tokio::test]
+    async fn shutdown_sends_what_is_still_waiting_and_ends() {
+        let settings = SandboxSettings { latency: Duration::from_secs(1), ..SandboxSettings::default() };
+        let served = served(settings, Arc::new(Stopped)).await;
+        let base = format!("http://{}", served.address);
+        let client = reqwest::Client::builder().build().unwrap();
+        let waiting = tokio::spawn(client.get(format!("{base}/v26.0/me")).send());
+        let mut seen = false;
+        for _ in 0..10_000 {
+            let stats = json(client.get(format!("{base}/__stats")).send().await.unwrap()).await;
+            seen = stats["in_flight"] == 1;
+            if seen {
+                break;
+            }
+        }
+        assert!(seen, "the call never arrived");
+        served.stop.send(()).unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap().status().as_u16(), 400);
+        served.task.await.unwrap().unwrap();
+    }
+}

@@ -1,6 +1,7 @@
 //! What the sandbox remembers: one small record for each lineage of tokens, and the record of calls.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -13,13 +14,10 @@ use super::{Behaviour, chance};
 /// <https://developers.facebook.com/docs/instagram-platform/reference/refresh_access_token>
 pub(super) const LIFE_S: i64 = 5_183_944;
 
-/// How long a token lives from its first sight when nothing else is known of its end, in seconds.
-pub(super) const UNTOLD_LIFE_S: i64 = 5 * 86_400;
-
 /// All that is remembered.
-#[derive(Default)]
 pub(super) struct Memory {
     lineages: HashMap<u64, Lineage>,
+    untold_life_s: i64,
     /// The calls so far.
     pub(super) record: Record,
 }
@@ -32,7 +30,8 @@ pub(super) struct Lineage {
     pub(super) refreshes: u32,
     /// The newest string that was handed out or shown.
     pub(super) generation: u32,
-    first_seen_s: i64,
+    /// When it ends if nobody tells.
+    untold_end_s: i64,
     /// The end of the newest string, once a refresh has moved it; 0 is never.
     pub(super) issued_until_s: Option<i64>,
 }
@@ -49,6 +48,14 @@ pub(super) enum End {
 }
 
 impl Memory {
+    /// Nothing is remembered yet. `untold_life` is how long a token lives from its first sight when nothing
+    /// else is known of its end.
+    pub(super) fn new(untold_life: Duration) -> Self {
+        // A hundred years are as good as any longer time, and no sum with them overflows.
+        let untold_life_s = i64::try_from(untold_life.as_secs()).unwrap_or(i64::MAX).min(100 * 366 * 86_400);
+        Self { lineages: HashMap::new(), untold_life_s, record: Record::default() }
+    }
+
     /// Counts a call on a lineage and says how many there were before. Calls without a token are a lineage too.
     pub(super) fn count_call(&mut self, text: &TokenText<'_>, now: Timestamp) -> u64 {
         let lineage = self.lineage(text, now);
@@ -62,7 +69,7 @@ impl Memory {
             calls: 0,
             refreshes: 0,
             generation: text.generation,
-            first_seen_s: now.as_second(),
+            untold_end_s: now.as_second() + self.untold_life_s,
             issued_until_s: None,
         })
     }
@@ -84,8 +91,8 @@ impl Lineage {
         match told {
             Some(0) => End::Never,
             Some(instant) => End::At(instant),
-            None if text.behaviour == Behaviour::Stuck => End::At(self.first_seen_s + UNTOLD_LIFE_S),
-            None => End::Untold(self.first_seen_s.max(now.as_second() - UNTOLD_LIFE_S + 3_600) + UNTOLD_LIFE_S),
+            None if text.behaviour == Behaviour::Stuck => End::At(self.untold_end_s),
+            None => End::Untold(self.untold_end_s.max(now.as_second() + 3_600)),
         }
     }
 

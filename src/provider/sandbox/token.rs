@@ -14,8 +14,8 @@
 //! - The first later segment that is one of [`Behaviour::WORDS`] is the behaviour. A token that has none says
 //!   nothing: [`super::Shares`] decide, and by default it is `ok`.
 //! - `exp` and unix seconds: the instant at which this string ends, after which it is refused with subcode 463;
-//!   `exp0` is a token that never ends, whose refresh answers without `expires_in`. A string that names no end
-//!   is taken to have five days left when it is first seen. Only the first generation's end can be named.
+//!   `exp0` is a token that never ends, whose refresh answers without `expires_in`. Of a string that names
+//!   no end, [`super::SandboxSettings::untold_life`] tells it. Only the first generation's end can be named.
 //! - `~` and a number is the generation: what the sandbox appends when it hands out a new string. The rest,
 //!   the lineage, stays as it is, so a token behaves the same after every refresh.
 
