@@ -203,7 +203,7 @@ mod tests {
             jiff::Timestamp::UNIX_EPOCH
         }
         async fn sleep(&self, _: Duration) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         fn monotonic(&self) -> Duration {
             Duration::ZERO
