@@ -145,6 +145,12 @@ mod tests {
     }
 
     #[test]
+    fn a_later_string_outlives_the_named_end_also_after_a_restart() {
+        let later = format!("EAA-ok-exp{}-1~1", at(-DAY_S).as_second());
+        assert_eq!(meta().answer(&refresh(&later), at(0)).status, 200);
+    }
+
+    #[test]
     fn a_refreshed_string_dies_when_its_life_is_over() {
         let meta = meta();
         let new = token(&meta.answer(&refresh("EAA-ok-1"), at(0)));

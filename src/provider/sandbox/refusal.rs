@@ -213,4 +213,12 @@ mod tests {
              The current time is Thursday, 15-Feb-18 13:46:35 PST."
         );
     }
+
+    #[test]
+    fn every_year_can_be_spoken() {
+        for (year, spoken_year) in [("-009998", "02"), ("1968", "68"), ("2069", "69"), ("9998", "98")] {
+            let at = format!("{year}-06-01T08:00:00Z").parse::<Timestamp>().unwrap();
+            assert!(spoken(at).ends_with(&format!("-Jun-{spoken_year} 00:00:00 PST")), "{}", spoken(at));
+        }
+    }
 }
