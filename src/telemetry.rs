@@ -80,7 +80,9 @@ impl<'writer> FormatFields<'writer> for OneLine {
         DefaultFields::new().format_fields(Writer::new(&mut text), fields)?;
         for c in text.chars() {
             // Line and paragraph separators, and what turns the direction of text, are not control characters.
-            if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            if c.is_control()
+                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            {
                 write!(writer, "{}", c.escape_default())?;
             } else {
                 write!(writer, "{c}")?;
@@ -127,10 +129,7 @@ mod tests {
     #[test]
     fn the_level_speaks_for_perene_and_libraries_stay_quiet() {
         assert_eq!(directives(&Log::default()), "warn,perene=info,perene_policy=info");
-        assert_eq!(
-            directives(&Log { level: Level::Trace, ..Log::default() }),
-            "warn,perene=trace,perene_policy=trace"
-        );
+        assert_eq!(directives(&Log { level: Level::Trace, ..Log::default() }), "warn,perene=trace,perene_policy=trace");
         assert_eq!(directives(&Log { level: Level::Off, ..Log::default() }), "off");
         assert_eq!(directives(&rust_log("trace")), "trace");
     }
@@ -140,7 +139,8 @@ mod tests {
         for target in ["perene", "perene::engine::run", "perene_policy::decide"] {
             assert!(may_pass(target, TraceLevel::TRACE), "{target}");
         }
-        let libraries = ["sqlx::query", "reqwest::connect", "hyper_util", "h2::codec", "rustls", "lettre", "log", "perenes"];
+        let libraries =
+            ["sqlx::query", "reqwest::connect", "hyper_util", "h2::codec", "rustls", "lettre", "log", "perenes"];
         for target in libraries {
             assert!(!may_pass(target, TraceLevel::DEBUG), "{target}");
             assert!(!may_pass(target, TraceLevel::TRACE), "{target}");
@@ -151,7 +151,9 @@ mod tests {
 
     #[test]
     fn no_directive_opens_what_is_shut() {
-        for directive in ["trace", "sqlx=trace", "sqlx::query=trace,hyper=trace,h2[{stream}]=trace", "info,lettre=debug"] {
+        for directive in
+            ["trace", "sqlx=trace", "sqlx::query=trace,hyper=trace,h2[{stream}]=trace", "info,lettre=debug"]
+        {
             let text = logged(&rust_log(directive), || {
                 tracing::debug!(target: "sqlx::query", token = "hunter2");
                 tracing::trace!(target: "hyper::client", "hunter2");

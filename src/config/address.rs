@@ -1,12 +1,14 @@
 //! Which web addresses may stand in the configuration. No message repeats one: they may hold secrets.
 
-use url::{Host, Url};
+use url::{Host, ParseError, Url};
 
 /// Where a provider is called: `https://`, or `http://` to this machine. No user, no fragment.
 pub(super) fn provider(text: &str) -> Result<Url, String> {
     let url = web(text)?;
     if url.scheme() == "http" && !is_loopback(&url) {
-        return Err("must begin with `https://`: plain `http://` only to this machine (127.0.0.0/8, ::1, localhost)".to_owned());
+        return Err(
+            "must begin with `https://`: plain `http://` only to this machine (127.0.0.0/8, ::1, localhost)".to_owned()
+        );
     }
     Ok(url)
 }
@@ -25,7 +27,11 @@ pub(super) fn provider_base(text: &str) -> Result<Url, String> {
 
 /// Any web address without a user and a fragment.
 pub(super) fn web(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("is not a web address: {error}"))?;
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(ParseError::RelativeUrlWithoutBase) => return Err("must begin with `https://`".to_owned()),
+        Err(error) => return Err(format!("is not a web address: {error}")),
+    };
     if !["http", "https"].contains(&url.scheme()) {
         return Err("must begin with `https://`".to_owned());
     }
@@ -53,9 +59,13 @@ mod tests {
 
     #[test]
     fn plain_http_goes_to_this_machine_only() {
-        for good in
-            ["https://graph.facebook.com", "http://127.0.0.1:8080", "http://127.9.9.9", "http://[::1]:1/", "http://LOCALHOST:9"]
-        {
+        for good in [
+            "https://graph.facebook.com",
+            "http://127.0.0.1:8080",
+            "http://127.9.9.9",
+            "http://[::1]:1/",
+            "http://LOCALHOST:9",
+        ] {
             assert!(provider_base(good).is_ok(), "{good}");
         }
         for bad in [
@@ -82,7 +92,9 @@ mod tests {
 
     #[test]
     fn no_message_repeats_the_address() {
-        for bad in ["http://hunter2.example", "https://u:hunter2@x", "hunter2", "https://x/#hunter2", "https://x:hunter2/"] {
+        for bad in
+            ["http://hunter2.example", "https://u:hunter2@x", "hunter2", "https://x/#hunter2", "https://x:hunter2/"]
+        {
             assert!(!provider_base(bad).unwrap_err().contains("hunter2"));
         }
     }

@@ -63,7 +63,8 @@ fn sqlite(path: &str, cwd: &Path) -> Result<DatabaseUrl, String> {
 }
 
 fn postgres(text: &str) -> Result<DatabaseUrl, String> {
-    const REMEDY: &str = "such characters as `@`, `/`, `:`, `#` and `?` in a password are written `%40`, `%2F`, `%3A`, `%23` and `%3F`";
+    const REMEDY: &str =
+        "such characters as `@`, `/`, `:`, `#` and `?` in a password are written `%40`, `%2F`, `%3A`, `%23` and `%3F`";
     let url = Url::parse(text).map_err(|error| format!("is not a valid postgres URL: {error} ({REMEDY})"))?;
     if url.cannot_be_a_base() {
         return Err("must begin with `postgres://` or `postgresql://`".to_owned());

@@ -5,7 +5,8 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 /// Reads a duration. A day is 24 hours, a week seven days; months and years are refused, and so is what is
 /// negative. The error is a fragment that quotes the text.
 pub fn parse(text: &str) -> Result<SignedDuration, String> {
-    let wrong = || format!("must be a duration such as `7d`, `72h`, `30m` or `1d12h`, not `{}`", super::error::shown(text));
+    let wrong =
+        || format!("must be a duration such as `7d`, `72h`, `30m` or `1d12h`, not `{}`", super::error::shown(text));
     let span: Span = text.trim().parse().map_err(|_| wrong())?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
     if duration.is_negative() { Err(wrong()) } else { Ok(duration) }
@@ -27,9 +28,15 @@ mod tests {
 
     #[test]
     fn people_write_durations_in_many_ways() {
-        for (text, seconds) in
-            [("7d", 604_800), ("72h", 259_200), ("30m", 1800), ("10s", 10), ("1d12h", 129_600), ("0s", 0), ("10 min", 600)]
-        {
+        for (text, seconds) in [
+            ("7d", 604_800),
+            ("72h", 259_200),
+            ("30m", 1800),
+            ("10s", 10),
+            ("1d12h", 129_600),
+            ("0s", 0),
+            ("10 min", 600),
+        ] {
             assert_eq!(parse(text), Ok(SignedDuration::from_secs(seconds)), "{text}");
         }
         assert_eq!(parse("50ms"), Ok(SignedDuration::from_millis(50)));

@@ -116,7 +116,7 @@ impl Found<'_> {
     pub(super) fn secret(&self, path: &str) -> Option<Secret> {
         let text = match self.value(path)? {
             Value::String(_, text) => Secret::new(text),
-            Value::Dict(_, dict) => self.from_file(path, dict.get(FILE)?.as_str()?)?,
+            Value::Dict(_, dict) => self.file_text(path, dict.get(FILE)?.as_str()?)?,
             _ => {
                 self.wrong(path, "must be a text in quotes");
                 return None;
@@ -134,12 +134,12 @@ impl Found<'_> {
         Some(self.cwd.join(self.text(path)?))
     }
 
-    fn from_file(&self, path: &str, file: &str) -> Option<Secret> {
+    fn file_text(&self, path: &str, file: &str) -> Option<Secret> {
         let full = self.cwd.join(file);
         let named = shown(&full.to_string_lossy());
         let mut text = String::new();
-        let read = std::fs::File::open(&full)
-            .and_then(|opened| opened.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text));
+        let read =
+            std::fs::File::open(&full).and_then(|opened| opened.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text));
         match read {
             Err(error) => {
                 self.wrong(path, format!("cannot be read from the file `{named}`: {}", reason(&error)));

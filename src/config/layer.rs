@@ -125,7 +125,9 @@ impl Cleaner<'_> {
                         let below = self.table(&path, below);
                         clean.insert(name, Value::from(below));
                     }
-                    _ => self.faults.push(format!("`{path}` ({origin}) must be a table{}", keys::advice(&format!("{path}.")))),
+                    _ => self
+                        .faults
+                        .push(format!("`{path}` ({origin}) must be a table{}", keys::advice(&format!("{path}.")))),
                 }
             } else {
                 let shown = super::error::shown(&path);

@@ -83,7 +83,8 @@ pub(super) fn mailbox(text: &str) -> Result<Mailbox, String> {
 
 fn smtp_url(secret: &Secret) -> Result<Secret, String> {
     let text = secret.expose().trim();
-    let url = Url::parse(text).map_err(|error| format!("is not an SMTP URL: {error} (user and password are percent-encoded)"))?;
+    let url = Url::parse(text)
+        .map_err(|error| format!("is not an SMTP URL: {error} (user and password are percent-encoded)"))?;
     if !["smtp", "smtps"].contains(&url.scheme()) {
         return Err("must begin with `smtp://` or `smtps://`".to_owned());
     }

@@ -120,7 +120,8 @@ pub(super) fn names(found: &Found<'_>) -> Vec<String> {
 fn app(found: &Found<'_>, name: &str) -> Option<App> {
     let key = |key: &str| format!("providers.{name}.{key}");
     let base_url = found.read(&key("base_url"), address::provider_base);
-    let api_version = if name == "facebook" { found.read(&key("api_version"), api_version) } else { Some(String::new()) };
+    let api_version =
+        if name == "facebook" { found.read(&key("api_version"), api_version) } else { Some(String::new()) };
     let app_id = found.read(&key("app_id"), plain);
     let app_secret = found.read_secret(&key("app_secret"), plain_secret);
     Some(App { app_id, app_secret, base_url: base_url?, api_version: api_version? })
@@ -130,7 +131,8 @@ fn oauth2(found: &Found<'_>, name: &str) -> Option<Oauth2> {
     let key = |key: &str| format!("providers.{name}.{key}");
     for needed in ["kind", "token_url", "client_id", "client_secret"] {
         if !found.is_set(&key(needed)) {
-            let why = if needed == "kind" { "the one kind there is is `oauth2`" } else { "an OAuth 2.0 provider needs it" };
+            let why =
+                if needed == "kind" { "the one kind there is is `oauth2`" } else { "an OAuth 2.0 provider needs it" };
             found.missing(&key(needed), why);
         }
     }

@@ -23,11 +23,7 @@ pub struct Refresh {
 impl Refresh {
     /// The part on which decisions rest.
     pub fn settings(&self) -> Settings {
-        Settings {
-            window: self.window,
-            warn_after_failures: self.warn_after_failures,
-            warn_before: self.warn_before,
-        }
+        Settings { window: self.window, warn_after_failures: self.warn_after_failures, warn_before: self.warn_before }
     }
 }
 

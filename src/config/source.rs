@@ -154,9 +154,17 @@ impl Table<'_> {
         let default = Source::default();
         let table = self.table_name(None);
         let provider = self.name("provider", META);
-        if let Some(provider) = provider.as_deref().filter(|name| *name != META && !providers.iter().any(|known| known == name)) {
+        if let Some(provider) =
+            provider.as_deref().filter(|name| *name != META && !providers.iter().any(|known| known == name))
+        {
             let known = listed([META].into_iter().chain(providers.iter().map(String::as_str)));
-            self.wrong("provider", format_args!("names no provider: `{}` (known: {known}; others are declared in `[providers.NAME]`)", shown(provider)));
+            self.wrong(
+                "provider",
+                format_args!(
+                    "names no provider: `{}` (known: {known}; others are declared in `[providers.NAME]`)",
+                    shown(provider)
+                ),
+            );
         }
         let user = match self.dict.remove("user") {
             Some(Value::String(_, text)) if text.is_empty() => Some(None),
@@ -188,7 +196,8 @@ impl Table<'_> {
     fn columns(&mut self, is_meta: bool, with_user: bool) -> Option<Columns> {
         self.only(COLUMN_KEYS);
         let id = self.name("id", "id");
-        let user_id = if with_user { self.name("user_id", "user_id").map(Some) } else { self.name_or_none("user_id", "") };
+        let user_id =
+            if with_user { self.name("user_id", "user_id").map(Some) } else { self.name_or_none("user_id", "") };
         let access_token = self.name("access_token", "access_token");
         let refresh_token = self.name_or_none("refresh_token", if is_meta { "" } else { "refresh_token" });
         let token_expires_at = self.name("token_expires_at", "token_expires_at");
@@ -300,7 +309,10 @@ impl Table<'_> {
         for key in unknown {
             let meant = nearest(&key, known.iter().copied());
             let meant = meant.map(|meant| format!("; did you mean `{}{meant}`?", self.above)).unwrap_or_default();
-            self.wrong(&shown(&key), format_args!("is not known{meant} (known keys: {})", listed(known.iter().copied())));
+            self.wrong(
+                &shown(&key),
+                format_args!("is not known{meant} (known keys: {})", listed(known.iter().copied())),
+            );
         }
     }
 }

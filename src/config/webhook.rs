@@ -24,7 +24,10 @@ pub struct Webhook {
 impl fmt::Debug for Webhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = self.url.host_str().unwrap_or_default();
-        f.debug_struct("Webhook").field("host", &host).field("allow_private", &self.allow_private).finish_non_exhaustive()
+        f.debug_struct("Webhook")
+            .field("host", &host)
+            .field("allow_private", &self.allow_private)
+            .finish_non_exhaustive()
     }
 }
 
@@ -33,7 +36,10 @@ pub(super) fn read(found: &Found<'_>) -> Option<Webhook> {
     let secret = found.read_secret("webhook.secret", signing);
     let allow_private = found.boolean("webhook.allow_private");
     if found.is_set("webhook.url") && !found.is_set("webhook.secret") {
-        found.missing("webhook.secret", "`webhook.url` is set, and events are signed (`whsec_` and base64 of 24 to 64 bytes)");
+        found.missing(
+            "webhook.secret",
+            "`webhook.url` is set, and events are signed (`whsec_` and base64 of 24 to 64 bytes)",
+        );
     }
     Some(Webhook { url: url?, secret: secret?, allow_private: allow_private? })
 }
