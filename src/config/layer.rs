@@ -79,8 +79,8 @@ pub(super) fn file(figment: Figment, asked: Option<(PathBuf, &str)>, cwd: &Path,
         }
         Err(error) => {
             // Neither its Display, which quotes the line, nor its message is shown: either may repeat a secret.
-            let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
-            let line = before.matches('\n').count() + 1;
+            let until = error.span().map_or(0, |span| span.start);
+            let line = text.bytes().take(until).filter(|byte| *byte == b'\n').count() + 1;
             faults.push(format!("file `{shown}` is not TOML: see line {line} (unbalanced quotes, a key without a value, a key or table given twice?)"));
             figment
         }
@@ -98,12 +98,12 @@ impl Cleaner<'_> {
         let mut clean = Dict::new();
         for (name, value) in dict {
             let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
-            let origin = self.origin;
+            let (origin, shown) = (self.origin, super::error::shown(&path));
             if path == "connections" {
                 clean.insert(name, value);
             } else if keys::find(&path).is_some() && !name.contains('.') {
                 match value {
-                    Value::Dict(..) => self.faults.push(format!("`{path}` ({origin}) must be a value, not a table")),
+                    Value::Dict(..) => self.faults.push(format!("`{shown}` ({origin}) must be a value, not a table")),
                     value => drop(clean.insert(name, value)),
                 }
             } else if let Some(bare) = keys::of_file(&path).and_then(|bare| bare.rsplit('.').next()) {
@@ -113,11 +113,11 @@ impl Cleaner<'_> {
                         let file = Dict::from([(FILE.to_owned(), Value::String(tag, file))]);
                         clean.insert(bare.to_owned(), Value::from(file));
                     }
-                    _ => self.faults.push(format!("`{path}` ({origin}) must be a path in quotes")),
+                    _ => self.faults.push(format!("`{shown}` ({origin}) must be a path in quotes")),
                 }
             } else if keys::is_section(&path) && !name.contains('.') {
                 if above == "providers" && !is_provider_name(&name) {
-                    self.faults.push(format!("`{path}` ({origin}) cannot be the name of a provider: small letters, digits and single `_`, beginning with a letter; `meta` and `sandbox` are taken"));
+                    self.faults.push(format!("`{shown}` ({origin}) cannot be the name of a provider: small letters, digits and single `_`, beginning with a letter; `meta` and `sandbox` are taken"));
                     continue;
                 }
                 match value {
@@ -127,10 +127,9 @@ impl Cleaner<'_> {
                     }
                     _ => self
                         .faults
-                        .push(format!("`{path}` ({origin}) must be a table{}", keys::advice(&format!("{path}.")))),
+                        .push(format!("`{shown}` ({origin}) must be a table{}", keys::advice(&format!("{path}.")))),
                 }
             } else {
-                let shown = super::error::shown(&path);
                 self.faults.push(format!("key `{shown}` ({origin}) is not known{}", keys::advice(&path)));
             }
         }

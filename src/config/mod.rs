@@ -29,6 +29,7 @@ pub mod keys;
 mod layer;
 mod log;
 mod mail;
+mod mapping;
 mod provider;
 mod refresh;
 mod schedule;
@@ -115,7 +116,7 @@ impl Config {
         let webhook = webhook::read(found);
         let alarm = alarm::read(found);
         let log = log::read(found, overrides.log_level, env);
-        let sources = source::read(found, &provider::names(found));
+        let sources = mapping::read(found, &provider::names(found));
         Some(Self {
             database: database?,
             schedule: schedule?,
