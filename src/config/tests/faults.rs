@@ -85,7 +85,7 @@ fn wrong_values_are_named_with_their_origin_and_what_is_allowed() {
         ),
         (
             "[schedule]\ncron = \"0 0 30 2 *\"",
-            "`schedule.cron` (file `perene.toml`) must be a cron expression that matches some day: `0 0 30 2 *` never does",
+            "`schedule.cron` (file `perene.toml`) must be a cron expression such as `0 3 * * *`, not `0 0 30 2 *`: no date fits it",
         ),
         (
             "[schedule]\ntime_zone = \"Mars/Olympus\"",
