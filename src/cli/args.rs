@@ -33,8 +33,8 @@ pub struct Global {
     /// The configuration file (default: `perene.toml` in the working directory, if it is there)
     #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
     pub config: Option<PathBuf>,
-    /// How much is logged to standard error
-    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Everywhere")]
+    /// How much is logged to standard error: off, error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "LEVEL", hide_possible_values = true, help_heading = "Everywhere")]
     pub log_level: Option<Level>,
 }
 
@@ -83,8 +83,8 @@ pub enum Format {
 /// For commands that report on standard output.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Report {
-    /// The shape of the report on standard output
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// The shape of the report on standard output: text or json
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true, value_name = "FORMAT")]
     pub format: Format,
 }
 
@@ -153,8 +153,8 @@ pub struct Explain {
     /// A header of the answer (repeatable)
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     pub headers: Vec<Header>,
-    /// The endpoint that answered
-    #[arg(long, value_enum, default_value_t, value_name = "ENDPOINT")]
+    /// The endpoint that answered: exchange, ig_refresh, th_refresh, oauth2 or debug_token
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true, value_name = "ENDPOINT")]
     pub endpoint: Endpoint,
     /// The report.
     #[command(flatten)]

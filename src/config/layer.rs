@@ -160,11 +160,12 @@ pub(super) fn plain_variables(mut figment: Figment, env: &Environment, faults: &
     figment
 }
 
-/// The variables `PERENE_SECTION__KEY`. Unknown ones are faults, but for `PERENE_CONFIG` and `PERENE_TEST_*`.
+/// The variables `PERENE_SECTION__KEY`. Unknown ones are faults, but for `PERENE_CONFIG`, `PERENE_TEST_*`
+/// and what an orchestrator sets by itself.
 pub(super) fn prefixed_variables(mut figment: Figment, env: &Environment, faults: &mut Vec<String>) -> Figment {
     for name in env.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name) {
         let Some(rest) = name.strip_prefix("PERENE_") else { continue };
-        if rest == "CONFIG" || rest.starts_with("TEST_") {
+        if rest == "CONFIG" || rest.starts_with("TEST_") || is_service_link(rest) {
             continue;
         }
         let path = rest.to_lowercase().replace("__", ".");
@@ -190,6 +191,19 @@ pub(super) fn prefixed_variables(mut figment: Figment, env: &Environment, faults
         }
     }
     figment
+}
+
+/// Kubernetes puts such variables into every container beside a service that is called `perene`:
+/// `PERENE_SERVICE_HOST`, `PERENE_PORT_80_TCP_ADDR`. Without a `__` they are no keys.
+///
+/// <https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables>
+fn is_service_link(rest: &str) -> bool {
+    let parts: Vec<&str> = rest.split('_').collect();
+    let pair = |a: &str, b: &[&str]| parts.windows(2).any(|two| two[0] == a && b.contains(&two[1]));
+    let port = parts.windows(3).any(|three| {
+        three[0] == "PORT" && three[1].parse::<u16>().is_ok() && ["TCP", "UDP", "SCTP"].contains(&three[2])
+    });
+    !parts.contains(&"") && (pair("SERVICE", &["HOST", "PORT"]) || port || parts.last() == Some(&"PORT"))
 }
 
 /// Puts the variable `name`, or `name_FILE`, where one is set.

@@ -60,6 +60,15 @@ fn unknown_variables_are_named_with_the_known_ones() {
         assert!(fault.starts_with(&format!("variable `{name}` is not known")), "{fault}");
     }
     World::new().var("PERENE_TEST_POSTGRES", "x").var("PERENE_NOTHING", "").config();
+    // A service called `perene` or `perene-sandbox` in Kubernetes.
+    for name in
+        ["SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "SANDBOX_PORT_80_TCP_ADDR", "SANDBOX_SERVICE_HOST"]
+    {
+        World::new().var(&format!("PERENE_{name}"), "tcp://10.0.0.1:80").config();
+    }
+    for name in ["PERENE_SERVICE__HOST", "PERENE_PORTS", "PERENE_PORT_TCP"] {
+        assert!(World::new().var(name, "x").fault().starts_with("variable"), "{name}");
+    }
 }
 
 #[test]
