@@ -11,3 +11,4 @@ pub mod engine;
 pub mod notify;
 pub mod provider;
 pub mod store;
+pub mod telemetry;

@@ -1,95 +1,99 @@
-//! A source: one mapped table, which columns hold what, and which provider speaks for it.
+//! `[[connections]]`: which tables hold tokens, and which column is which.
 
-/// A table's name; `schema` and `name` are taken literally and quoted as identifiers.
+use std::fmt;
+
+/// The name of the provider that reads the grant from the token's prefix.
+pub const META: &str = "meta";
+
+/// One mapped table.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The table of connections. No two sources have the same.
+    pub table: TableName,
+    /// `meta`, or the name of a `[providers.NAME]` table.
+    pub provider: String,
+    /// Its columns.
+    pub columns: Columns,
+    /// The table of users. `None` (`user = ""`): nobody can be flagged or mailed.
+    pub user: Option<UserTable>,
+}
+
+/// A table, by names that are quoted as identifiers and never empty.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
-    /// The schema, where one is named.
+    /// The schema, where one was given.
     pub schema: Option<String>,
     /// The table.
     pub name: String,
 }
 
-impl std::fmt::Display for TableName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.schema {
-            Some(schema) => write!(f, "{schema}.{}", self.name),
-            None => f.write_str(&self.name),
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{schema}.")?;
         }
+        f.write_str(&self.name)
     }
 }
 
-/// One mapped table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// The table that holds the connections.
-    pub table: TableName,
-    /// `meta`, or the name of a configured provider.
-    pub provider: String,
-    /// Which columns hold what.
-    pub columns: Columns,
-    /// The table of the users to whom connections belong.
-    pub user: Option<UserTable>,
-}
-
-/// The columns of a connection's row; `None` where the table has no such column.
+/// The columns of a source. `None`: there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns {
-    /// The key.
+    /// The primary key.
     pub id: String,
-    /// The user's key.
+    /// The user's key. `None` only where there is no table of users.
     pub user_id: Option<String>,
     /// The access token.
     pub access_token: String,
-    /// The refresh token, for providers that give one.
+    /// The refresh token. By default `None` for `meta`, `refresh_token` for others.
     pub refresh_token: Option<String>,
-    /// When the access token expires.
+    /// When the access token dies.
     pub token_expires_at: String,
     /// When it was last refreshed.
     pub token_refreshed_at: Option<String>,
-    /// Failed runs in a row.
+    /// How many runs have failed in a row.
     pub refresh_attempts: Option<String>,
-    /// What the last failure said.
+    /// What the last failure was.
     pub last_refresh_error: Option<String>,
 }
 
-/// The columns of a user's row.
+/// The table of users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserTable {
-    /// The table that holds the users.
+    /// The table.
     pub table: TableName,
-    /// The key.
+    /// Its primary key.
     pub id: String,
-    /// The address.
+    /// The mail address.
     pub email: String,
-    /// The name by which mails greet.
+    /// The name that letters greet.
     pub username: Option<String>,
-    /// The banner flag.
+    /// The flag behind the banner.
     pub show_token_warning: Option<String>,
 }
 
 impl Default for Source {
-    /// The mission's own tables: `instagram_connections` and `users`.
     fn default() -> Self {
-        let name = |name: &str| name.to_owned();
+        let own = |name: &str| Some(name.to_owned());
         Self {
-            table: TableName { schema: None, name: name("instagram_connections") },
-            provider: name("meta"),
+            table: TableName { schema: None, name: "instagram_connections".to_owned() },
+            provider: META.to_owned(),
             columns: Columns {
-                id: name("id"),
-                user_id: Some(name("user_id")),
-                access_token: name("access_token"),
+                id: "id".to_owned(),
+                user_id: own("user_id"),
+                access_token: "access_token".to_owned(),
                 refresh_token: None,
-                token_expires_at: name("token_expires_at"),
-                token_refreshed_at: Some(name("token_refreshed_at")),
-                refresh_attempts: Some(name("refresh_attempts")),
-                last_refresh_error: Some(name("last_refresh_error")),
+                token_expires_at: "token_expires_at".to_owned(),
+                token_refreshed_at: own("token_refreshed_at"),
+                refresh_attempts: own("refresh_attempts"),
+                last_refresh_error: own("last_refresh_error"),
             },
             user: Some(UserTable {
-                table: TableName { schema: None, name: name("users") },
-                id: name("id"),
-                email: name("email"),
-                username: Some(name("username")),
-                show_token_warning: Some(name("show_token_warning")),
+                table: TableName { schema: None, name: "users".to_owned() },
+                id: "id".to_owned(),
+                email: "email".to_owned(),
+                username: own("username"),
+                show_token_warning: own("show_token_warning"),
             }),
         }
     }
