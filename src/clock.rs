@@ -20,6 +20,9 @@ pub trait Clock: Send + Sync + 'static {
 
     /// A reading that only ever grows, for durations: the wall clock may jump.
     fn monotonic(&self) -> Duration;
+
+    /// From now on agrees with `now`, which a database has just told. Clocks that are moved by hand ignore it.
+    fn agree_with(&self, _now: Timestamp) {}
 }
 
 /// The machine's clock, corrected by what a database told its time to be.
@@ -38,12 +41,6 @@ impl SystemClock {
         let instant = Instant::now();
         let wall = Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH);
         Self { origin: instant, anchor: Mutex::new((wall, instant)) }
-    }
-
-    /// From now on agrees with `now`, which a database has just told.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clocks")]
-    pub fn agree_with(&self, now: Timestamp) {
-        *self.lock() = (now, Instant::now());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (Timestamp, Instant)> {
@@ -73,6 +70,11 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clocks")]
     fn monotonic(&self) -> Duration {
         Instant::now().duration_since(self.origin)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clocks")]
+    fn agree_with(&self, now: Timestamp) {
+        *self.lock() = (now, Instant::now());
     }
 }
 

@@ -30,7 +30,7 @@ pub fn unsendable(connection: &Connection) -> Option<&'static str> {
     if connection.token_bytes > crate::connection::TOKEN_BYTES_MAX {
         return Some("token_too_long");
     }
-    plausible::plausible(connection.token.expose()).err()
+    plausible(connection.token.expose()).err()
 }
 
 /// Until when the token is too young to be sent, by what Perene itself knows: it refreshed the token, or

@@ -81,7 +81,8 @@ pub trait Store: Send + Sync + 'static {
     async fn app(&self, name: &str) -> Result<Option<(i64, App)>, StoreError>;
 
     /// Saves what is known of an app, if it still has `version` (`None`: if nothing is known of it yet).
-    /// Returns whether it was saved: `false` means that another replica was first.
+    /// Returns whether it was saved: `false` means that another replica was first. The first save makes
+    /// version 1, each further one the next number.
     async fn save_app(&self, name: &str, version: Option<i64>, app: &App) -> Result<bool, StoreError>;
 
     /// Makes the alarms on `subject` be exactly `alarms`. Returns those that are new.

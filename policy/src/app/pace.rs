@@ -24,7 +24,7 @@ pub struct Pace {
 impl Pace {
     /// Learns from the usage that came with an answer.
     pub fn learn(&mut self, usage: &Usage, now: Timestamp) {
-        if let Some(percent) = usage.app_percent {
+        if let Some(percent) = whole_percent(usage) {
             self.told = Some((percent, now));
         }
     }
@@ -42,11 +42,15 @@ impl Pace {
 
     /// How long nothing is sent when `usage` says that the limit is all but reached.
     pub fn stop_for(&self, usage: &Usage, otherwise: SignedDuration) -> Option<SignedDuration> {
-        usage
-            .app_percent
+        whole_percent(usage)
             .filter(|percent| *percent >= STOP_FROM_PERCENT)
             .map(|_| usage.regain.filter(SignedDuration::is_positive).unwrap_or(otherwise))
     }
+}
+
+/// The app's usage in whole percent, as Meta tells it; fractions of one are cut off.
+fn whole_percent(usage: &Usage) -> Option<u8> {
+    usage.app_percent.filter(|percent| percent.is_finite()).map(|percent| percent.clamp(0.0, 255.0) as u8)
 }
 
 #[cfg(test)]
@@ -55,7 +59,7 @@ mod tests {
     use crate::testing::{hours, instant};
 
     fn told(percent: u8) -> Usage {
-        Usage { app_percent: Some(percent), ..Usage::default() }
+        Usage { app_percent: Some(f32::from(percent)), ..Usage::default() }
     }
 
     #[test]

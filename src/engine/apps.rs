@@ -1,0 +1,249 @@
+//! What is known of the apps, shared by all replicas through the database.
+//!
+//! A replica learns from each answer at once and saves after each page. Two replicas that save at the same
+//! time do not overwrite each other: the later one reads what the earlier one saved and learns its own
+//! sightings once more on top.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use perene_policy::app::{App, CIRCUIT_CONNECTIONS, Permission, Sighting};
+use perene_policy::{Grant, Outcome, Secret};
+
+use crate::provider::AppIdentity;
+use crate::store::{Store, StoreError};
+
+/// How often a save is tried anew when other replicas are faster. Reaching it loses a page's sightings, which
+/// the next page makes up for.
+const SAVES_MAX: usize = 8;
+
+
+pub(crate) struct Apps {
+    store: Arc<dyn Store>,
+    known: Mutex<BTreeMap<String, Known>>,
+}
+
+struct Known {
+    identity: AppIdentity,
+    version: Option<i64>,
+    app: App,
+    /// Learnt since the last save.
+    unsaved: Vec<(Sighting, Timestamp)>,
+    /// Changed since the last save, by sightings or otherwise.
+    is_changed: bool,
+    /// Holds that have ended in this process, with the outcome that they held: what was concluded while one
+    /// was on is not believed afterwards either.
+    ended: Vec<(Outcome, Timestamp)>,
+    /// Connections whose last answer was of no use, since the last one that was. When many look like an
+    /// outage, no new ones are begun until some have made their further tries.
+    suspects: BTreeSet<String>,
+}
+
+impl Apps {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, known: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Reads what is known of an app. When its id, secret or host has changed, what was known is forgotten.
+    pub(crate) async fn load(&self, identity: &AppIdentity) -> Result<(), StoreError> {
+        let stored = self.store.app(&identity.name).await?;
+        let (version, app, is_changed) = match stored {
+            Some((version, app)) if app.credentials == identity.credentials => (Some(version), app, false),
+            Some((version, old)) => {
+                tracing::info!(
+                    app = identity.name,
+                    "id, secret or host has changed: what was known of it is forgotten"
+                );
+                let mut app = App::new(identity.credentials.clone());
+                app.has_backlog = old.has_backlog || old.hold.is_some() || old.limit.is_some();
+                (Some(version), app, true)
+            }
+            None => (None, App::new(identity.credentials.clone()), false),
+        };
+        let mut known = self.lock();
+        let (ended, suspects, unsaved) = known
+            .remove(&identity.name)
+            .map(|before| (before.ended, before.suspects, before.unsaved))
+            .unwrap_or_default();
+        let mut fresh =
+            Known { identity: identity.clone(), version, app, unsaved: Vec::new(), is_changed, ended, suspects };
+        for (sighting, at) in unsaved {
+            fresh.learn(sighting, at);
+        }
+        known.insert(identity.name.clone(), fresh);
+        Ok(())
+    }
+
+    pub(crate) fn permission(&self, name: &str, now: Timestamp) -> Permission {
+        self.lock().get(name).map_or(Permission::Go(jiff::SignedDuration::ZERO), |known| known.app.permission(now))
+    }
+
+    /// Whether so many answers in a row were of no use that no new connection should be begun just now.
+    pub(crate) fn is_suspicious(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|known| known.suspects.len() >= CIRCUIT_CONNECTIONS)
+    }
+
+    /// Notes one answer, before it is known what the connection's calls come to.
+    pub(crate) fn glance(&self, name: &str, connection: &str, is_transient: bool) {
+        if let Some(known) = self.lock().get_mut(name) {
+            if !is_transient {
+                known.suspects.clear();
+            } else if known.suspects.len() <= CIRCUIT_CONNECTIONS {
+                known.suspects.insert(connection.to_owned());
+            }
+        }
+    }
+
+    pub(crate) fn learn(&self, name: &str, sighting: Sighting, now: Timestamp) {
+        if let Some(known) = self.lock().get_mut(name) {
+            known.learn(sighting, now);
+        }
+    }
+
+    pub(crate) fn leave_backlog(&self, name: &str) {
+        self.change(name, |app| app.has_backlog = true);
+    }
+
+    pub(crate) fn take_backlog(&self, name: &str) -> bool {
+        self.change(name, |app| std::mem::take(&mut app.has_backlog))
+    }
+
+    pub(crate) fn has_backlog(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|known| known.app.has_backlog)
+    }
+
+    /// Lets go of a hold on a misconfigured app's probe time: somebody asks by hand and wants to know.
+    pub(crate) fn ask_at_once(&self, name: &str, now: Timestamp) {
+        self.change(name, |app| {
+            if let Some(hold) = &mut app.hold
+                && hold.kind == perene_policy::app::HoldKind::Misconfigured
+            {
+                hold.probe_at = now;
+            }
+        });
+    }
+
+    pub(crate) fn probed(&self, name: &str, is_well: bool, now: Timestamp) {
+        self.change(name, |app| app.probed(is_well, now));
+    }
+
+    /// Takes the one probe that is allowed, for all replicas: `false` when another was first.
+    pub(crate) async fn take_probe(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
+        self.change(name, |app| app.take_probe(now));
+        let Some((version, app)) = self.lock().get(name).map(|known| (known.version, known.app.clone())) else {
+            return Ok(false);
+        };
+        let is_saved = self.store.save_app(name, version, &app).await?;
+        if is_saved {
+            self.saved(name, version, 0);
+        } else if let Some(identity) = self.identity(name) {
+            self.load(&identity).await?;
+        }
+        Ok(is_saved)
+    }
+
+    /// Looks at a page's outcomes together: puts brakes on and lets them go. Returns whether a brake has just
+    /// been put on: then the app itself should be probed.
+    pub(crate) fn judge(&self, name: &str, now: Timestamp) -> bool {
+        let mut known = self.lock();
+        let Some(known) = known.get_mut(name) else { return false };
+        let before = known.app.hold.clone();
+        known.app.judge(now);
+        known.is_changed |= known.app.hold != before;
+        known.note_end(before.as_ref(), now);
+        before.is_none() && known.app.hold.is_some()
+    }
+
+    /// Whether `outcome` is not to be believed: held now, or at some time since `since`.
+    pub(crate) fn disbelieves(&self, name: &str, outcome: Outcome, since: Timestamp) -> bool {
+        self.lock().get(name).is_some_and(|known| {
+            known.app.disbelieves(outcome) || known.ended.iter().any(|(held, at)| *held == outcome && *at >= since)
+        })
+    }
+
+    pub(crate) fn holds_notices(&self, name: &str, now: Timestamp) -> bool {
+        self.lock().get(name).is_some_and(|known| known.app.holds_notices(now))
+    }
+
+    pub(crate) fn secrets(&self, name: &str) -> Vec<Secret> {
+        self.lock().get(name).map(|known| known.identity.secrets.clone()).unwrap_or_default()
+    }
+
+    /// Saves what has changed, and raises or clears the alarms that follow from it.
+    pub(crate) async fn save(&self, now: Timestamp) -> Result<(), StoreError> {
+        let names: Vec<String> = self.lock().keys().cloned().collect();
+        for name in names {
+            for _ in 0..SAVES_MAX {
+                let Some((version, app, learnt)) = self
+                    .lock()
+                    .get(&name)
+                    .filter(|known| known.is_changed)
+                    .map(|known| (known.version, known.app.clone(), known.unsaved.len()))
+                else {
+                    break;
+                };
+                if self.store.save_app(&name, version, &app).await? {
+                    self.saved(&name, version, learnt);
+                    self.alarm(&name, &app, now).await?;
+                    break;
+                }
+                let Some(identity) = self.identity(&name) else { break };
+                self.load(&identity).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn alarm(&self, name: &str, app: &App, now: Timestamp) -> Result<(), StoreError> {
+        for alarm in self.store.set_alarms(name, &app.alarms(name, now)).await? {
+            tracing::error!(alarm = alarm.kind, "{}", alarm.text);
+        }
+        Ok(())
+    }
+
+    fn saved(&self, name: &str, version: Option<i64>, learnt: usize) {
+        if let Some(known) = self.lock().get_mut(name) {
+            known.version = Some(version.map_or(1, |version| version + 1));
+            known.unsaved.drain(..learnt.min(known.unsaved.len()));
+            known.is_changed = !known.unsaved.is_empty();
+        }
+    }
+
+    fn identity(&self, name: &str) -> Option<AppIdentity> {
+        self.lock().get(name).map(|known| known.identity.clone())
+    }
+
+    fn change<T: Default>(&self, name: &str, change: impl FnOnce(&mut App) -> T) -> T {
+        let mut known = self.lock();
+        let Some(known) = known.get_mut(name) else { return T::default() };
+        let before = known.app.clone();
+        let result = change(&mut known.app);
+        known.is_changed |= known.app != before;
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn learn(&mut self, sighting: Sighting, now: Timestamp) {
+        let before = self.app.hold.clone();
+        self.app.learn(&sighting, now);
+        self.note_end(before.as_ref(), now);
+        if sighting.outcome == Outcome::Transient {
+            self.suspects.remove(&sighting.connection);
+        }
+        self.is_changed = true;
+        self.unsaved.push((sighting, now));
+    }
+
+    fn note_end(&mut self, before: Option<&perene_policy::app::Hold>, now: Timestamp) {
+        if let Some(ended) = before.filter(|_| self.app.hold.is_none()) {
+            self.ended.retain(|(_, at)| now.duration_since(*at) < jiff::SignedDuration::from_hours(1));
+            self.ended.push((ended.outcome, now));
+        }
+    }
+}

@@ -1,0 +1,716 @@
+//! Drives one pass over one source: claims pages, keeps so many calls in flight, commits in batches.
+//!
+//! Everything runs in one task: calls, claims and commits are futures in one set, so a slow one delays
+//! nobody, and under the simulation's clock the order of events is the same every time.
+//!
+//! What was refreshed is committed as it comes. Everything else waits until its page is complete, because
+//! only then can be seen whether the failures are the customers' or the app's: circuit and brake hold for the
+//! first rows of a storm too.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use jiff::{SignedDuration, Timestamp};
+use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind};
+use perene_policy::app::{Permission, Sighting};
+use perene_policy::{
+    Call, Conclusion, Connection, Context, Counted, Decision, Exchange, Grant, Outcome, Scope, Step, Terms, decide,
+};
+use uuid::Uuid;
+
+use super::report::{Report, Trouble};
+use super::{Engine, Stop, outbox};
+use crate::store::{Claim, Claimed, Commit, Committed, Cursor, Guard, Lease, StoreError, Which};
+
+/// A lease outlives the longest call (30 s) by a wide margin, and a killed replica's leases are taken over
+/// within a minute.
+pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(50);
+
+/// Leases are prolonged when this has passed since the last time.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// Rows that are claimed at a time.
+const PAGE: usize = 500;
+
+/// Rows that are committed at a time.
+const BATCH: usize = 250;
+
+/// A commit that fails for a passing reason is tried this often, after 1, 2, 4 … seconds.
+const COMMITS_MAX: u32 = 5;
+
+/// What a pass is to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order<'a> {
+    pub(super) source: usize,
+    pub(super) which: Which<'a>,
+    pub(super) grants: &'a [Grant],
+    /// A failure adds to `refresh_attempts`.
+    pub(super) counts: bool,
+    /// Rows are sent although their date says otherwise: the operator named them and insists.
+    pub(super) insist: bool,
+    /// Of named rows, those that are not due are given back unsent.
+    pub(super) only_due: bool,
+    /// At most so many rows; `None` for all.
+    pub(super) rows_max: Option<usize>,
+    /// A probe: one call a row, nothing is repeated.
+    pub(super) is_probe: bool,
+}
+
+/// Where a pass ended for grants whose app could not be called any more.
+pub(super) type Closed = BTreeMap<Grant, Option<Cursor>>;
+
+pub(super) struct Driver<'a> {
+    engine: &'a Engine,
+    order: Order<'a>,
+    fence: Uuid,
+    stop: Stop,
+    report: &'a mut Report,
+    progress: &'a (dyn Fn(&Report) + Sync),
+
+    works: FuturesUnordered<BoxFuture<'a, Work>>,
+    /// Claimed, not begun, by grant.
+    fresh: BTreeMap<Grant, VecDeque<(usize, Connection)>>,
+    /// Calls whose time has come.
+    ready: VecDeque<Box<InFlight>>,
+    pages: BTreeMap<usize, Page>,
+    /// Decided, not committed.
+    decided: Vec<Commit>,
+    /// The earliest start of the next call, by grant: the app's pace.
+    next_start: BTreeMap<Grant, Timestamp>,
+    /// Refused by the database: counted as failures when the pass is over.
+    refused: Vec<(String, String)>,
+    calling: usize,
+    waiting: BTreeMap<Grant, usize>,
+    cursor: Option<Cursor>,
+    closed: Closed,
+    claimed: usize,
+    is_claiming: bool,
+    is_exhausted: bool,
+    is_napping: bool,
+    last_beat: Duration,
+    page_count: usize,
+}
+
+struct InFlight {
+    page: usize,
+    connection: Connection,
+    exchange: Exchange,
+    call: Call,
+}
+
+struct Page {
+    began: Timestamp,
+    outstanding: usize,
+    concluded: Vec<(Connection, Conclusion)>,
+}
+
+enum Work {
+    Claimed(Result<Claimed, StoreError>),
+    Called(Box<InFlight>, Timestamp, Result<Answer, NoAnswer>),
+    Waited(Box<InFlight>),
+    Committed(Vec<Commit>, Result<Vec<Committed>, StoreError>),
+    Beaten(Result<u64, StoreError>),
+    /// The time of a paced call has come.
+    Napped,
+}
+
+impl<'a> Driver<'a> {
+    pub(super) fn new(
+        engine: &'a Engine,
+        order: Order<'a>,
+        stop: Stop,
+        report: &'a mut Report,
+        progress: &'a (dyn Fn(&Report) + Sync),
+    ) -> Self {
+        Self {
+            engine,
+            order,
+            fence: Uuid::new_v4(),
+            stop,
+            report,
+            progress,
+            works: FuturesUnordered::new(),
+            fresh: BTreeMap::new(),
+            ready: VecDeque::new(),
+            pages: BTreeMap::new(),
+            decided: Vec::new(),
+            next_start: BTreeMap::new(),
+            refused: Vec::new(),
+            calling: 0,
+            waiting: BTreeMap::new(),
+            cursor: None,
+            closed: Closed::new(),
+            claimed: 0,
+            is_claiming: false,
+            is_exhausted: false,
+            is_napping: false,
+            last_beat: engine.parts.clock.monotonic(),
+            page_count: 0,
+        }
+    }
+
+    /// Works until there is nothing left to claim, or the stop was asked for and what was in flight is
+    /// committed. On an error of the store, leases that can be given back are.
+    pub(super) async fn drive(mut self) -> Result<Closed, StoreError> {
+        let result = self.drive_to_end().await;
+        if result.is_err() {
+            let held = self.held();
+            // The database is in trouble: should this fail too, the leases lapse by themselves.
+            let _ = self.engine.parts.store.release(&held).await;
+        }
+        result?;
+        self.count_refused().await?;
+        Ok(self.closed)
+    }
+
+    async fn drive_to_end(&mut self) -> Result<(), StoreError> {
+        loop {
+            if self.stop.is_set() {
+                self.report.was_interrupted |= !self.is_exhausted || !self.fresh.is_empty();
+                self.is_exhausted = true;
+                self.give_back_fresh().await?;
+            }
+            self.admit();
+            self.claim_more();
+            self.commit_some();
+            self.beat();
+            let Some(work) = self.works.next().await else { return Ok(()) };
+            self.take(work).await?;
+        }
+    }
+
+    /// Begins calls while there is room: first those whose turn has come, then fresh connections, of the
+    /// grant whose next one expires soonest.
+    fn admit(&mut self) {
+        while self.calling < self.engine.parts.concurrency {
+            if let Some(in_flight) = self.ready.pop_front() {
+                self.call(in_flight);
+            } else if let Some(grant) = self.admissible() {
+                self.begin(grant);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn admissible(&mut self) -> Option<Grant> {
+        let now = self.now();
+        let mut soonest: Option<(Timestamp, Grant)> = None;
+        let mut wake_at: Option<Timestamp> = None;
+        let grants: Vec<Grant> = self.fresh.keys().copied().collect();
+        for grant in grants {
+            let Some(name) = self.app_name(grant) else { continue };
+            match self.engine.apps.permission(&name, now) {
+                Permission::Wait { outcome, .. } if !self.order.is_probe => self.defer_fresh(grant, &name, outcome),
+                // Between two probes: what has already been claimed is put off like the rest.
+                Permission::Probe if !self.order.is_probe => self.defer_fresh(grant, &name, Outcome::Transient),
+                _ => {}
+            }
+            let Some((_, next)) = self.fresh.get(&grant).and_then(VecDeque::front) else { continue };
+            let is_outstanding = self.calling > 0 || self.waiting.get(&grant).is_some_and(|waiting| *waiting > 0);
+            if is_outstanding && self.engine.apps.is_suspicious(&name) {
+                continue;
+            }
+            if let Some(start) = self.next_start.get(&grant).filter(|start| **start > now) {
+                wake_at = Some(wake_at.map_or(*start, |at| at.min(*start)));
+                continue;
+            }
+            let expires_at = next.expires_at.unwrap_or(Timestamp::MAX);
+            if soonest.is_none_or(|(at, _)| expires_at < at) {
+                soonest = Some((expires_at, grant));
+            }
+        }
+        if soonest.is_none()
+            && let Some(at) = wake_at
+            && !self.is_napping
+        {
+            self.is_napping = true;
+            let wait = std_duration(at.duration_since(now));
+            let clock = &self.engine.parts.clock;
+            self.works.push(Box::pin(async move {
+                clock.sleep(wait).await;
+                Work::Napped
+            }));
+        }
+        soonest.map(|(_, grant)| grant)
+    }
+
+    fn begin(&mut self, grant: Grant) {
+        let Some((page, connection)) = self.fresh.get_mut(&grant).and_then(VecDeque::pop_front) else { return };
+        let now = self.now();
+        let terms = Terms {
+            class: self.engine.provider(self.order.source).class(),
+            window: self.engine.parts.settings.window,
+            insist: self.order.insist,
+        };
+        let (exchange, step) = Exchange::begin(&connection, terms, now);
+        if let Some(name) = self.app_name(grant)
+            && let Permission::Go(spacing) = self.engine.apps.permission(&name, now)
+            && spacing.is_positive()
+            && matches!(step, Step::Call(_))
+        {
+            self.next_start.insert(grant, later(now, spacing));
+        }
+        match step {
+            Step::Call(call) => self.call(Box::new(InFlight { page, connection, exchange, call })),
+            Step::Conclude(conclusion) => self.conclude(page, connection, conclusion),
+        }
+    }
+
+    fn call(&mut self, in_flight: Box<InFlight>) {
+        self.calling += 1;
+        let sent_at = self.now();
+        let provider = self.engine.provider(self.order.source);
+        self.works.push(Box::pin(async move {
+            let call = &in_flight.call;
+            let answer = AssertUnwindSafe(provider.call(in_flight.connection.grant, call.endpoint, &call.token));
+            // A bug that one answer brings to light must not end the run of all the others.
+            let answer = answer.catch_unwind().await.unwrap_or_else(|_| {
+                Err(NoAnswer {
+                    kind: NoAnswerKind::Lost,
+                    text: "reading the answer failed: this is a bug in perene".to_owned(),
+                })
+            });
+            Work::Called(in_flight, sent_at, answer)
+        }));
+    }
+
+    async fn take(&mut self, work: Work) -> Result<(), StoreError> {
+        match work {
+            Work::Claimed(claimed) => self.claimed(claimed?),
+            Work::Called(in_flight, sent_at, result) => {
+                self.calling -= 1;
+                self.called(in_flight, sent_at, result);
+                self.close_pages().await?;
+            }
+            Work::Waited(in_flight) => {
+                if let Some(waiting) = self.waiting.get_mut(&in_flight.connection.grant) {
+                    *waiting -= 1;
+                }
+                self.ready.push_back(in_flight);
+            }
+            Work::Committed(commits, result) => self.committed(commits, result).await?,
+            Work::Beaten(result) => {
+                if let Err(error) = result {
+                    tracing::warn!("leases could not be prolonged: {error}");
+                }
+            }
+            Work::Napped => self.is_napping = false,
+        }
+        self.close_pages().await
+    }
+
+    fn called(&mut self, mut in_flight: Box<InFlight>, sent_at: Timestamp, result: Result<Answer, NoAnswer>) {
+        let now = self.now();
+        let verdict = match &result {
+            Ok(answer) => answer::judge(in_flight.call.endpoint, answer, now),
+            Err(no_answer) => answer::judge_no_answer(no_answer),
+        };
+        let name = self.app_name(in_flight.connection.grant).unwrap_or_default();
+        tracing::debug!(
+            id = in_flight.connection.id,
+            endpoint = in_flight.call.endpoint.name(),
+            outcome = verdict.outcome.name(),
+            reason = verdict.reason,
+            rule = verdict.rule,
+            "answered"
+        );
+        self.engine.apps.glance(&name, &in_flight.connection.id, verdict.outcome == Outcome::Transient);
+        match in_flight.exchange.answered(verdict.clone(), sent_at, now) {
+            Step::Call(call) if call.is_retry && self.must_not_repeat(&name, now) => {
+                let conclusion = in_flight.exchange.give_up(verdict);
+                self.conclude(in_flight.page, in_flight.connection, conclusion);
+            }
+            Step::Call(call) => {
+                let wait = std_duration(call.after);
+                in_flight.call = call;
+                *self.waiting.entry(in_flight.connection.grant).or_default() += 1;
+                let clock = &self.engine.parts.clock;
+                self.works.push(Box::pin(async move {
+                    if !wait.is_zero() {
+                        clock.sleep(wait).await;
+                    }
+                    Work::Waited(in_flight)
+                }));
+            }
+            Step::Conclude(conclusion) => self.conclude(in_flight.page, in_flight.connection, conclusion),
+        }
+    }
+
+    fn must_not_repeat(&self, name: &str, now: Timestamp) -> bool {
+        self.order.is_probe
+            || self.stop.is_set()
+            || !matches!(self.engine.apps.permission(name, now), Permission::Go(_))
+    }
+
+    fn conclude(&mut self, page: usize, connection: Connection, conclusion: Conclusion) {
+        let now = self.now();
+        if let Some(name) = self.app_name(connection.grant)
+            && (conclusion.was_sent || conclusion.scope.is_some() || conclusion.message.is_some())
+        {
+            let sighting = Sighting {
+                connection: connection.id.clone(),
+                outcome: conclusion.outcome,
+                reason: conclusion.reason,
+                scope: conclusion.scope,
+                retry_after: conclusion.retry_after,
+                usage: conclusion.usage,
+            };
+            self.engine.apps.learn(&name, sighting, now);
+        }
+        let page = self.pages.get_mut(&page).expect("a page stays until all of it is concluded");
+        page.outstanding -= 1;
+        if conclusion.outcome == Outcome::Refreshed {
+            self.decide(connection, &conclusion, false);
+        } else {
+            page.concluded.push((connection, conclusion));
+        }
+    }
+
+    /// Decides about all that waited for its page to be complete.
+    async fn close_pages(&mut self) -> Result<(), StoreError> {
+        let complete: Vec<usize> =
+            self.pages.iter().filter(|(_, page)| page.outstanding == 0).map(|(number, _)| *number).collect();
+        for number in complete {
+            let page = self.pages.remove(&number).expect("it has just been found");
+            let grants: BTreeSet<Grant> = page.concluded.iter().map(|(connection, _)| connection.grant).collect();
+            for grant in grants {
+                let Some(name) = self.app_name(grant) else { continue };
+                if self.engine.apps.judge(&name, self.now()) {
+                    self.probe_app(grant, &name).await;
+                }
+            }
+            for (connection, conclusion) in page.concluded {
+                let name = self.app_name(connection.grant).unwrap_or_default();
+                let is_held = self.engine.apps.disbelieves(&name, conclusion.outcome, page.began);
+                if is_held {
+                    self.engine.apps.leave_backlog(&name);
+                }
+                self.decide(connection, &conclusion, is_held);
+            }
+            let now = self.now();
+            self.engine.apps.save(now).await?;
+        }
+        Ok(())
+    }
+
+    /// The brake has just been put on: is it the app? Only Facebook can be asked.
+    async fn probe_app(&self, grant: Grant, name: &str) {
+        let Some(result) = self.engine.provider(self.order.source).probe_app(grant).await else { return };
+        let now = self.now();
+        let verdict = match &result {
+            Ok(answer) => answer::judge(perene_policy::Endpoint::DebugToken, answer, now),
+            Err(no_answer) => answer::judge_no_answer(no_answer),
+        };
+        self.engine.apps.probed(name, verdict.outcome == Outcome::Refreshed, now);
+    }
+
+    fn decide(&mut self, connection: Connection, conclusion: &Conclusion, is_held: bool) {
+        let name = self.app_name(connection.grant).unwrap_or_default();
+        let secrets = self.engine.apps.secrets(&name);
+        let context = self.engine.context(self.now(), self.order.counts, is_held, &secrets);
+        let decision = decide(&connection, conclusion, &context);
+        let outbox = outbox::of(self.engine, self.order.source, &connection, &decision, context.now);
+        let guard = Guard::Lease(self.fence);
+        self.decided.push(Commit { source: self.order.source, connection, guard, decision, outbox });
+    }
+
+    fn commit_some(&mut self) {
+        // A batch that is not full goes when nothing else is left that could fill it.
+        let is_last = self.calling == 0 && self.ready.is_empty() && self.waiting.values().all(|count| *count == 0);
+        while self.decided.len() >= BATCH || (is_last && !self.decided.is_empty()) {
+            let rest = self.decided.split_off(self.decided.len().min(BATCH));
+            let batch = std::mem::replace(&mut self.decided, rest);
+            self.commit(batch, Duration::ZERO);
+        }
+    }
+
+    fn commit(&mut self, batch: Vec<Commit>, after: Duration) {
+        let engine = self.engine;
+        self.works.push(Box::pin(async move {
+            if !after.is_zero() {
+                engine.parts.clock.sleep(after).await;
+            }
+            let mut result = engine.parts.store.commit(&batch, engine.parts.clock.now()).await;
+            let mut wait = Duration::from_secs(1);
+            for _ in 1..COMMITS_MAX {
+                match &result {
+                    Err(error) if error.may_pass() => tracing::warn!("could not commit, trying again: {error}"),
+                    _ => break,
+                }
+                engine.parts.clock.sleep(wait).await;
+                wait *= 2;
+                result = engine.parts.store.commit(&batch, engine.parts.clock.now()).await;
+            }
+            Work::Committed(batch, result)
+        }));
+    }
+
+    async fn committed(
+        &mut self,
+        commits: Vec<Commit>,
+        result: Result<Vec<Committed>, StoreError>,
+    ) -> Result<(), StoreError> {
+        for (commit, committed) in commits.into_iter().zip(result?) {
+            match committed {
+                Committed::Done => self.book(&commit.connection, &commit.decision),
+                Committed::Superseded | Committed::GuardLost => {
+                    tracing::info!(id = commit.connection.id, "the row has changed meanwhile: the result is dropped");
+                    if commit.decision.counted.is_some() {
+                        self.report.book(Outcome::Superseded, Counted::Superseded);
+                    }
+                }
+                Committed::Refused(text) => {
+                    tracing::error!(id = commit.connection.id, "the database refused to write the row: {text}");
+                    self.refused.push((commit.connection.id.clone(), text));
+                }
+            }
+        }
+        (self.progress)(self.report);
+        Ok(())
+    }
+
+    fn book(&mut self, connection: &Connection, decision: &Decision) {
+        let id = connection.id.as_str();
+        if let Some(counted) = decision.counted {
+            self.report.book(decision.outcome, counted);
+        }
+        self.report.warned += u64::from(decision.warns);
+        self.report.recovered += u64::from(decision.recovers);
+        if decision.warns {
+            tracing::warn!(id, outcome = decision.outcome.name(), "connection {id}: the customer is warned");
+        }
+        if decision.recovers {
+            tracing::info!(id, "connection {id}: recovered");
+        }
+        let text = decision.events.first().map_or("", |event| event.text.as_str());
+        match decision.counted {
+            Some(Counted::Failed) => tracing::warn!(id, outcome = decision.outcome.name(), "connection {id}: {text}"),
+            Some(Counted::Deferred) => tracing::info!(id, outcome = decision.outcome.name(), "connection {id}: {text}"),
+            _ => {}
+        }
+        if matches!(decision.counted, Some(Counted::Failed | Counted::Deferred)) {
+            self.report.note(Trouble {
+                table: self.engine.parts.sources[self.order.source].table.to_string(),
+                id: id.to_owned(),
+                outcome: decision.outcome,
+                text: text.to_owned(),
+                was_warned: decision.warns,
+            });
+        }
+    }
+
+    fn claim_more(&mut self) {
+        let in_stock: usize = self.fresh.values().map(VecDeque::len).sum();
+        let room = self.order.rows_max.map_or(PAGE, |max| max.saturating_sub(self.claimed).min(PAGE));
+        if self.is_claiming || self.is_exhausted || in_stock >= self.engine.parts.concurrency || room == 0 {
+            return;
+        }
+        let open: Vec<Grant> =
+            self.order.grants.iter().copied().filter(|grant| !self.closed.contains_key(grant)).collect();
+        if open.is_empty() {
+            self.is_exhausted = true;
+            return;
+        }
+        self.is_claiming = true;
+        let Self { engine, order, fence, .. } = *self;
+        let cursor = self.cursor.clone();
+        self.works.push(Box::pin(async move {
+            let now = engine.parts.clock.now();
+            let claim = Claim {
+                source: order.source,
+                which: order.which,
+                grants: &open,
+                holder: &engine.holder,
+                fence,
+                now,
+                until: later(now, LEASE),
+                after: cursor.as_ref(),
+                limit: room,
+            };
+            Work::Claimed(engine.parts.store.claim(&claim).await)
+        }));
+    }
+
+    fn claimed(&mut self, claimed: Claimed) {
+        self.is_claiming = false;
+        self.report.leased_elsewhere += claimed.elsewhere;
+        self.claimed += claimed.connections.len();
+        self.is_exhausted |= claimed.next.is_none() || self.order.rows_max.is_some_and(|max| self.claimed >= max);
+        if claimed.next.is_some() {
+            self.cursor = claimed.next;
+        }
+        let now = self.now();
+        let number = self.page_count;
+        self.page_count += 1;
+        let mut page = Page { began: now, outstanding: 0, concluded: Vec::new() };
+        let mut not_due = Vec::new();
+        for connection in claimed.connections {
+            if self.order.only_due && !self.engine.is_due(&connection, now) {
+                not_due.push(connection.id);
+            } else {
+                page.outstanding += 1;
+                self.fresh.entry(connection.grant).or_default().push_back((number, connection));
+            }
+        }
+        if page.outstanding > 0 {
+            self.pages.insert(number, page);
+        }
+        self.give_back(not_due);
+    }
+
+    /// The app cannot be called: what is claimed of it is given back, and counted as put off.
+    fn defer_fresh(&mut self, grant: Grant, name: &str, outcome: Outcome) {
+        let deferred: Vec<(usize, Connection)> = self.fresh.remove(&grant).into_iter().flatten().collect();
+        self.report.book_many(outcome, Counted::Deferred, deferred.len() as u64);
+        self.engine.apps.leave_backlog(name);
+        self.closed.entry(grant).or_insert_with(|| self.cursor.clone());
+        let mut ids = Vec::with_capacity(deferred.len());
+        for (page, connection) in deferred {
+            if let Some(page) = self.pages.get_mut(&page) {
+                page.outstanding -= 1;
+            }
+            ids.push(connection.id);
+        }
+        self.give_back(ids);
+    }
+
+    async fn give_back_fresh(&mut self) -> Result<(), StoreError> {
+        let mut ids = Vec::new();
+        for (page, connection) in std::mem::take(&mut self.fresh).into_values().flatten() {
+            if let Some(page) = self.pages.get_mut(&page) {
+                page.outstanding -= 1;
+            }
+            ids.push(connection.id);
+        }
+        self.give_back(ids);
+        self.close_pages().await
+    }
+
+    fn give_back(&mut self, ids: Vec<String>) {
+        if ids.is_empty() {
+            return;
+        }
+        let Self { engine, order, fence, .. } = *self;
+        self.works.push(Box::pin(async move {
+            let leases: Vec<Lease> = ids.into_iter().map(|id| Lease { source: order.source, id, fence }).collect();
+            Work::Beaten(engine.parts.store.release(&leases).await.map(|()| 0))
+        }));
+    }
+
+    /// All leases that this pass may still hold.
+    fn held(&self) -> Vec<Lease> {
+        let fresh = self.fresh.values().flatten().map(|(_, connection)| connection);
+        let decided = self.decided.iter().map(|commit| &commit.connection);
+        let concluded = self.pages.values().flat_map(|page| page.concluded.iter().map(|(connection, _)| connection));
+        fresh
+            .chain(decided)
+            .chain(concluded)
+            .map(|connection| Lease { source: self.order.source, id: connection.id.clone(), fence: self.fence })
+            .collect()
+    }
+
+    fn beat(&mut self) {
+        let monotonic = self.engine.parts.clock.monotonic();
+        if monotonic.saturating_sub(self.last_beat) < BEAT || self.works.is_empty() {
+            return;
+        }
+        self.last_beat = monotonic;
+        let engine = self.engine;
+        self.works.push(Box::pin(async move {
+            let until = later(engine.parts.clock.now(), LEASE);
+            Work::Beaten(engine.parts.store.extend(&engine.holder, until).await)
+        }));
+    }
+
+    /// A row that the database refuses to write is a failure that the customer and the operator must hear of,
+    /// like any other: it is leased once more, and only the failure is written.
+    async fn count_refused(&mut self) -> Result<(), StoreError> {
+        let refused = std::mem::take(&mut self.refused);
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let (engine, order) = (self.engine, self.order);
+        let ids: Vec<String> = refused.iter().map(|(id, _)| id.clone()).collect();
+        let now = self.now();
+        let claim = Claim {
+            source: order.source,
+            which: Which::Named { ids: &ids },
+            grants: order.grants,
+            holder: &engine.holder,
+            fence: self.fence,
+            now,
+            until: later(now, LEASE),
+            after: None,
+            limit: ids.len(),
+        };
+        for connection in engine.parts.store.claim(&claim).await?.connections {
+            let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
+            conclusion.scope = Some(Scope::Connection);
+            conclusion.message = refused
+                .iter()
+                .find(|(id, _)| *id == connection.id)
+                .map(|(_, text)| format!("refreshed, but the database refused to store it: {text}"));
+            self.decide(connection, &conclusion, false);
+        }
+        let commits = std::mem::take(&mut self.decided);
+        let committed = engine.parts.store.commit(&commits, now).await?;
+        for (commit, committed) in commits.iter().zip(committed) {
+            if committed == Committed::Done {
+                self.book(&commit.connection, &commit.decision);
+            } else {
+                self.report.book(Outcome::Unrecognised, Counted::Failed);
+            }
+        }
+        Ok(())
+    }
+
+    fn app_name(&self, grant: Grant) -> Option<String> {
+        self.engine.provider(self.order.source).app(grant).map(|app| app.name)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.engine.parts.clock.now()
+    }
+}
+
+impl Engine {
+    /// Whether a row that was named is one that a run would have taken by itself.
+    pub(super) fn is_due(&self, connection: &Connection, now: Timestamp) -> bool {
+        let next_try_at = connection.memory_of_this_generation().and_then(|memory| memory.next_try_at);
+        match connection.expires_at {
+            Some(at) => perene_policy::due::is_due(at, next_try_at, now, self.parts.settings.window),
+            None => next_try_at.is_none_or(|at| at <= now),
+        }
+    }
+
+    pub(super) fn context<'a>(
+        &'a self,
+        now: Timestamp,
+        counts: bool,
+        is_held: bool,
+        secrets: &'a [perene_policy::Secret],
+    ) -> Context<'a> {
+        Context {
+            now,
+            settings: &self.parts.settings,
+            counts,
+            next_run_at: self.parts.schedule.next_after(now),
+            tomorrow: self.parts.schedule.tomorrow(now),
+            is_held,
+            secrets,
+        }
+    }
+}
+
+pub(super) fn later(now: Timestamp, wait: SignedDuration) -> Timestamp {
+    perene_policy::backoff::later(now, wait)
+}
+
+fn std_duration(duration: SignedDuration) -> Duration {
+    Duration::try_from(duration).unwrap_or_default()
+}

@@ -1,0 +1,125 @@
+//! A pass: one kind of rows of one source, once through, and after it a count of what could not be sent.
+
+use perene_policy::app::Permission;
+use perene_policy::{Counted, Grant, Outcome};
+use uuid::Uuid;
+
+use super::driver::{Closed, Driver, LEASE, Order, later};
+use super::report::Report;
+use super::{Engine, Stop};
+use crate::store::{Claim, Cursor, StoreError, Which};
+
+/// Rows that are counted at a time.
+const PAGE: usize = 1000;
+
+impl Engine {
+    /// Sends what `order` names, for every grant whose app may be called; the rest is counted as put off.
+    pub(super) async fn pass(
+        &self,
+        order: Order<'_>,
+        stop: &Stop,
+        report: &mut Report,
+        progress: &(dyn Fn(&Report) + Sync),
+    ) -> Result<(), StoreError> {
+        let mut open = Vec::new();
+        let mut closed = Closed::new();
+        for grant in order.grants.iter().copied() {
+            if self.open(order, grant, stop, report, progress).await? {
+                open.push(grant);
+            } else {
+                closed.insert(grant, None);
+            }
+        }
+        if !open.is_empty() {
+            let order = Order { grants: &open, ..order };
+            closed.extend(Driver::new(self, order, stop.clone(), report, progress).drive().await?);
+        }
+        if !stop.is_set() {
+            for (grant, cursor) in closed {
+                self.count_deferred(order, grant, cursor, report).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the app of a grant may be called. Where only a probe is allowed, it is made here, with the
+    /// connection that comes first.
+    async fn open(
+        &self,
+        order: Order<'_>,
+        grant: Grant,
+        stop: &Stop,
+        report: &mut Report,
+        progress: &(dyn Fn(&Report) + Sync),
+    ) -> Result<bool, StoreError> {
+        let Some(app) = self.provider(order.source).app(grant) else { return Ok(false) };
+        let now = self.parts.clock.now();
+        match self.apps.permission(&app.name, now) {
+            Permission::Go(_) => Ok(true),
+            Permission::Wait { .. } => Ok(false),
+            Permission::Probe => {
+                if !self.apps.take_probe(&app.name, now).await? {
+                    return Ok(false);
+                }
+                let grants = [grant];
+                let probe = Order { grants: &grants, rows_max: Some(1), is_probe: true, ..order };
+                Driver::new(self, probe, stop.clone(), report, progress).drive().await?;
+                Ok(matches!(self.apps.permission(&app.name, self.parts.clock.now()), Permission::Go(_)))
+            }
+        }
+    }
+
+    /// Counts what lies behind the place at which an app could not be called any more. Page by page, since
+    /// the rows before that place have been counted already.
+    async fn count_deferred(
+        &self,
+        order: Order<'_>,
+        grant: Grant,
+        mut cursor: Option<Cursor>,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        let name = self.provider(order.source).app(grant).map(|app| app.name);
+        let now = self.parts.clock.now();
+        let outcome = match name.as_ref().map(|name| self.apps.permission(name, now)) {
+            // No app is configured for this grant: that is for the operator to mend.
+            None => Outcome::Misconfigured,
+            Some(Permission::Wait { outcome, .. }) => outcome,
+            Some(Permission::Probe | Permission::Go(_)) => Outcome::Transient,
+        };
+        let grants = [grant];
+        loop {
+            let claim = Claim {
+                source: order.source,
+                which: order.which,
+                grants: &grants,
+                holder: self.holder(),
+                fence: Uuid::nil(),
+                now,
+                until: later(now, LEASE),
+                after: cursor.as_ref(),
+                limit: PAGE,
+            };
+            let page = self.parts.store.peek(&claim).await?;
+            report.book_many(outcome, Counted::Deferred, page.len() as u64);
+            let is_last = page.len() < PAGE;
+            cursor = page
+                .last()
+                .map(|last| Cursor { expires_us: last.expires_at.map(|at| at.as_microsecond()), id: last.id.clone() });
+            if let Some(name) = name.as_ref().filter(|_| !page.is_empty()) {
+                self.apps.leave_backlog(name);
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What a run takes of one source, in this order.
+    pub(super) fn whole(&self) -> [Which<'static>; 3] {
+        [
+            Which::Due { window: self.parts.settings.window },
+            Which::Undated,
+            Which::Retry { ahead: perene_policy::due::LOOK_AHEAD.max(self.parts.settings.window) },
+        ]
+    }
+}

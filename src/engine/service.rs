@@ -1,0 +1,187 @@
+//! The service: starts runs at their times, catches up on what was missed, retries what may be retried,
+//! and sends the outbox, until it is asked to stop.
+//!
+//! The loop looks every few seconds rather than sleeping to a computed instant: a clock that jumps, a
+//! machine that was suspended or a database that was away cannot make it miss anything.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use perene_policy::app::Permission;
+
+use super::driver::Order;
+use super::report::Report;
+use super::run::{RunError, RunKind, RunRequest};
+use super::{Engine, Stop};
+use crate::store::{StoreError, Which};
+
+/// How often the loop looks.
+const TICK: Duration = Duration::from_secs(5);
+
+/// How often remembered connections are looked at: a customer hears of a fact within a minute.
+const SWEEP_EVERY: SignedDuration = SignedDuration::from_secs(30);
+
+/// How long the outbox may take before the loop looks at the time again.
+const OUTBOX_TURN: Duration = Duration::from_secs(20);
+
+/// How often old history is removed.
+const CLEAN_EVERY: SignedDuration = SignedDuration::from_hours(24);
+
+/// History, settled messages and finished runs are kept for so long.
+const KEEP: SignedDuration = SignedDuration::from_hours(400 * 24);
+
+/// What the loop remembers between two looks.
+#[derive(Debug, Default)]
+struct Rounds {
+    swept_at: Option<Timestamp>,
+    cleaned_at: Option<Timestamp>,
+    /// Failed looks in a row: the database is away.
+    failures: u32,
+    /// A run that found something missing is told once, not every five seconds.
+    complaint: Option<String>,
+}
+
+impl Engine {
+    /// Serves until `stop` is asked for; then what is in flight is finished.
+    ///
+    /// # Errors
+    /// Only at the start, when something is missing that nobody but the operator can mend. Later troubles are
+    /// logged, and outlived.
+    pub async fn serve(&self, mut stop: Stop) -> Result<(), RunError> {
+        self.check().await?;
+        self.parts.store.prepare().await?;
+        let mut rounds = Rounds::default();
+        while !stop.is_set() {
+            match self.look(&mut rounds, &stop).await {
+                Ok(()) => rounds.failures = 0,
+                Err(error) => {
+                    rounds.failures += 1;
+                    let text = error.to_string();
+                    if rounds.complaint.as_ref() != Some(&text) {
+                        tracing::error!("{text}");
+                    }
+                    rounds.complaint = Some(text);
+                }
+            }
+            let pause = TICK * rounds.failures.clamp(1, 2);
+            tokio::select! {
+                () = self.parts.clock.sleep(pause) => {}
+                () = stop.wait() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// One look: whatever has become due is done.
+    async fn look(&self, rounds: &mut Rounds, stop: &Stop) -> Result<(), RunError> {
+        let now = self.parts.store.now().await?;
+        self.parts.clock.agree_with(now);
+        self.load_apps(false).await?;
+
+        let last = self.parts.store.last_run().await?;
+        if self.parts.schedule.is_missed(last, now) {
+            let kind = self.kind_of_run(last, now);
+            let report = self.run(&RunRequest::all(kind), stop, &|_| {}).await?;
+            rounds.complaint = None;
+            rounds.swept_at = Some(self.parts.clock.now());
+            tell(kind, &report);
+        } else if is_due(rounds.swept_at, SWEEP_EVERY, now) {
+            self.sweep().await?;
+            rounds.swept_at = Some(now);
+        }
+        self.retry(stop).await?;
+        self.take_up_backlogs(stop).await?;
+        self.apps.save(self.parts.clock.now()).await?;
+        self.send_outbox(OUTBOX_TURN, stop).await?;
+        if is_due(rounds.cleaned_at, CLEAN_EVERY, now) {
+            self.parts.store.forget_before(perene_policy::backoff::later(now, -KEEP)).await?;
+            rounds.cleaned_at = Some(now);
+        }
+        Ok(())
+    }
+
+    fn kind_of_run(&self, last: Option<Timestamp>, now: Timestamp) -> RunKind {
+        let started = last.and_then(|last| self.parts.schedule.next_after(last));
+        // Found within a minute of its time, it was not missed.
+        match started {
+            Some(at) if now.duration_since(at) < SignedDuration::from_mins(1) => RunKind::Scheduled,
+            _ => RunKind::CaughtUp,
+        }
+    }
+
+    /// Makes the tries between runs: connections whose retry time has come. No failure of theirs counts.
+    async fn retry(&self, stop: &Stop) -> Result<(), StoreError> {
+        let mut report = Report::default();
+        for source in 0..self.parts.sources.len() {
+            let which = Which::Retry { ahead: perene_policy::due::LOOK_AHEAD.max(self.parts.settings.window) };
+            self.pass(self.uncounted(source, which), stop, &mut report, &|_| {}).await?;
+        }
+        if report.refreshed > 0 {
+            tracing::info!(refreshed = report.refreshed, "refreshed between runs");
+        }
+        Ok(())
+    }
+
+    /// Goes on with what a run had to put off, as soon as the app may be called again; while it may not, makes
+    /// the probes.
+    async fn take_up_backlogs(&self, stop: &Stop) -> Result<(), StoreError> {
+        let mut report = Report::default();
+        for source in 0..self.parts.sources.len() {
+            for grant in self.grants(source) {
+                let Some(app) = self.provider(source).app(*grant) else { continue };
+                let permission = self.apps.permission(&app.name, self.parts.clock.now());
+                if !self.apps.has_backlog(&app.name) || matches!(permission, Permission::Wait { .. }) {
+                    continue;
+                }
+                if matches!(permission, Permission::Go(_)) {
+                    self.apps.take_backlog(&app.name);
+                }
+                let grants = [*grant];
+                for which in [Which::Due { window: self.parts.settings.window }, Which::Undated] {
+                    let order = Order { grants: &grants, ..self.uncounted(source, which) };
+                    self.pass(order, stop, &mut report, &|_| {}).await?;
+                }
+            }
+        }
+        if report.refreshed > 0 {
+            tracing::info!(refreshed = report.refreshed, "what had been put off is refreshed");
+        }
+        Ok(())
+    }
+
+    fn uncounted<'a>(&self, source: usize, which: Which<'a>) -> Order<'a> {
+        Order {
+            source,
+            which,
+            grants: self.grants(source),
+            counts: false,
+            insist: false,
+            only_due: false,
+            rows_max: None,
+            is_probe: false,
+        }
+    }
+}
+
+fn is_due(last: Option<Timestamp>, every: SignedDuration, now: Timestamp) -> bool {
+    last.is_none_or(|last| now.duration_since(last) >= every)
+}
+
+fn tell(kind: RunKind, report: &Report) {
+    tracing::info!(
+        kind = kind.name(),
+        due = report.due,
+        refreshed = report.refreshed,
+        failed = report.failed,
+        deferred = report.deferred,
+        superseded = report.superseded,
+        warned = report.warned,
+        recovered = report.recovered,
+        elapsed_ms = report.elapsed_ms,
+        "run finished: {} due, {} refreshed, {} failed, {} put off",
+        report.due,
+        report.refreshed,
+        report.failed,
+        report.deferred
+    );
+}

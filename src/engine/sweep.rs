@@ -1,0 +1,96 @@
+//! What follows from the passing of time and from what the app does, without any call: the app has put
+//! another token there, a row is gone, a warning has become due, a token has expired.
+
+use jiff::Timestamp;
+use perene_policy::{Connection, Decision, Grant, reconcile};
+
+use super::report::Report;
+use super::{Engine, outbox};
+use crate::store::{Commit, Committed, Guard, Remembered, StoreError};
+
+/// Remembered connections that are looked at in one page.
+const PAGE: usize = 500;
+
+/// How many connections were warned, and how many recovered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Connections whose customer was warned.
+    pub warned: u64,
+    /// Connections whose incident was closed.
+    pub recovered: u64,
+}
+
+impl Swept {
+    pub(super) fn add_to(self, report: &mut Report) {
+        report.warned += self.warned;
+        report.recovered += self.recovered;
+    }
+}
+
+impl Engine {
+    /// Looks at every connection of which something is remembered.
+    ///
+    /// # Errors
+    /// When the store fails; what was done before stays done.
+    pub async fn sweep(&self) -> Result<Swept, StoreError> {
+        let mut swept = Swept::default();
+        let mut after = None;
+        loop {
+            let now = self.parts.clock.now();
+            let page = self.parts.store.remembered(after.take(), PAGE, now).await?;
+            after = page.last().map(|last| (last.source, last.id.clone()));
+            let is_last = page.len() < PAGE;
+            let commits: Vec<Commit> = page.iter().filter_map(|remembered| self.look_at(remembered, now)).collect();
+            if !commits.is_empty() {
+                self.commit_sweep(&commits, now, &mut swept).await?;
+            }
+            if is_last {
+                return Ok(swept);
+            }
+        }
+    }
+
+    fn look_at(&self, remembered: &Remembered, now: Timestamp) -> Option<Commit> {
+        let Remembered { source, id, version, memory, row } = remembered;
+        let name =
+            row.as_ref().and_then(|row| self.provider(*source).app(row.grant)).map(|app| app.name).unwrap_or_default();
+        let context = self.context(now, false, self.apps.holds_notices(&name, now), &[]);
+        let decision = reconcile(memory, row.as_ref(), &context)?;
+        let connection = row.clone().unwrap_or_else(|| gone(id));
+        let outbox = outbox::of(self, *source, &connection, &decision, now);
+        Some(Commit { source: *source, connection, guard: Guard::Memory(*version), decision, outbox })
+    }
+
+    async fn commit_sweep(&self, commits: &[Commit], now: Timestamp, swept: &mut Swept) -> Result<(), StoreError> {
+        let committed = self.parts.store.commit(commits, now).await?;
+        for (commit, committed) in commits.iter().zip(committed) {
+            if committed != Committed::Done {
+                continue;
+            }
+            let Decision { warns, recovers, events, .. } = &commit.decision;
+            swept.warned += u64::from(*warns);
+            swept.recovered += u64::from(*recovers);
+            let id = commit.connection.id.as_str();
+            for event in events {
+                tracing::info!(id, event = event.kind.name(), "connection {id}: {}", event.text);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stands for a row that is no longer there.
+fn gone(id: &str) -> Connection {
+    Connection {
+        id: id.to_owned(),
+        user_id: None,
+        token: perene_policy::Secret::new(""),
+        token_bytes: 0,
+        refresh_token: None,
+        expires_at: None,
+        refreshed_at: None,
+        attempts: 0,
+        grant: Grant::Facebook,
+        memory: None,
+    }
+}
