@@ -88,6 +88,7 @@ pub(super) const THROTTLE: &[&str] = &[
     "exceeded your quota",
     "exceeded quota",
     "slow down",
+    "wait a few minutes",
     "retry rate",
     "secondly limit",
     "daily limit",

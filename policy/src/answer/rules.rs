@@ -416,6 +416,14 @@ pub static RULES: &[Rule] = &[
         When { phrases: &["must use https"], ..ERROR },
     ),
     rule(
+        "parameter_missing",
+        Misconfigured,
+        "request_refused",
+        APP,
+        "https://github.com/Thuzi/facebook-node-sdk/issues/82",
+        When { codes: &[(1, 1)], phrases: &["parameter not specified"], ..ERROR },
+    ),
+    rule(
         "threads_unknown_app",
         Misconfigured,
         "app_invalid",
@@ -519,6 +527,42 @@ pub static RULES: &[Rule] = &[
         When { codes: &[(25, 25)], subcodes: &[(2_207_050, 2_207_050)], ..ERROR },
     ),
     // Dead tokens by code.
+    rule(
+        "app_token_190",
+        Misconfigured,
+        "app_credentials",
+        APP,
+        DEBUG_TOKEN,
+        When { endpoints: &[Endpoint::DebugToken], shapes: &[Shape::Graph], codes: &[(190, 190), (102, 102)], ..ERROR },
+    ),
+    rule(
+        "app_token_wanted",
+        Misconfigured,
+        "app_credentials",
+        APP,
+        DEBUG_TOKEN,
+        When { endpoints: &[Endpoint::DebugToken], phrases: &["must provide an app access token"], ..ERROR },
+    ),
+    rule(
+        "page_token_wanted",
+        Misconfigured,
+        "request_refused",
+        CONNECTION,
+        GRAPH_ERRORS,
+        When { phrases: &["page access token is required", "must be called with a page access token"], ..ERROR },
+    ),
+    rule(
+        "message_window",
+        Unrecognised,
+        "not_about_the_token",
+        NOBODY,
+        GRAPH_ERRORS,
+        When {
+            codes: &[(10, 10)],
+            phrases: &["outside of allowed window", "outside the allowed window", "outside of the allowed window"],
+            ..ERROR
+        },
+    ),
     rule(
         "page_role_190",
         NeedsReconnect,
