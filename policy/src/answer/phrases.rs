@@ -60,6 +60,7 @@ pub(super) const REQUEST: &[&str] = &[
     "verification code format",
     "authorization code",
     "matching code was not found",
+    "invalid scope",
     "redirect_uri",
     "redirect uri",
 ];
