@@ -89,7 +89,7 @@ pub enum Body {
     Text,
     /// Cut off at 64 KiB.
     Truncated,
-    /// An error: see [`Evidence`].
+    /// An error, in any spelling.
     Error,
     /// A token stands there that can be none.
     Implausible,
