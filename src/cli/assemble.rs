@@ -25,9 +25,7 @@ pub(super) async fn store(
     let sources = config.sources.clone();
     Ok(match &config.database.url {
         DatabaseUrl::Postgres(url) => Arc::new(PostgresStore::connect(url, sources).await?),
-        DatabaseUrl::Sqlite(path) => {
-            Arc::new(SqliteStore::open(path, sources, Arc::clone(clock), may_create).await?)
-        }
+        DatabaseUrl::Sqlite(path) => Arc::new(SqliteStore::open(path, sources, Arc::clone(clock), may_create).await?),
     })
 }
 

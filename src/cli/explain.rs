@@ -24,11 +24,8 @@ pub(super) fn explain(args: &Explain) -> Result<Exit, Failure> {
     body.truncate(BODY_BYTES_MAX);
     let status = args.status.unwrap_or(if answer::is_error_shape(&body) { 400 } else { 200 });
     let headers = args.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
-    let verdict = answer::judge(
-        endpoint(args.endpoint),
-        &Answer { status, headers, body, truncated },
-        assemble::clock().now(),
-    );
+    let verdict =
+        answer::judge(endpoint(args.endpoint), &Answer { status, headers, body, truncated }, assemble::clock().now());
     match args.report.format {
         Format::Json => out::say(&to_json(&verdict).to_string()),
         Format::Text => out::say(&to_text(&verdict)),
@@ -55,10 +52,13 @@ fn to_text(verdict: &Verdict) -> String {
         format!("  rule      {}", verdict.rule),
     ];
     let mut add = |name: &str, value: Option<String>| lines.extend(value.map(|value| format!("  {name:<9} {value}")));
-    add("about", verdict.scope.map(|scope| match scope {
-        Scope::Connection => "this connection alone".to_owned(),
-        Scope::App => "every connection of the app".to_owned(),
-    }));
+    add(
+        "about",
+        verdict.scope.map(|scope| match scope {
+            Scope::Connection => "this connection alone".to_owned(),
+            Scope::App => "every connection of the app".to_owned(),
+        }),
+    );
     add("message", verdict.message.as_deref().map(|message| redact::for_row(message, &[])));
     add("wait", verdict.retry_after.map(|wait| format!("{} s", wait.as_secs())));
     add("customer", customer_action(verdict).map(str::to_owned));

@@ -42,10 +42,7 @@ mod tests {
     fn sources(names: &[&str]) -> Vec<Source> {
         names
             .iter()
-            .map(|name| Source {
-                table: TableName { schema: None, name: (*name).to_owned() },
-                ..Source::default()
-            })
+            .map(|name| Source { table: TableName { schema: None, name: (*name).to_owned() }, ..Source::default() })
             .collect()
     }
 

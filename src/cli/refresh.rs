@@ -19,8 +19,7 @@ pub(super) async fn refresh(args: &Refresh, global: &Global) -> Result<Exit, Fai
     let store = assemble::store(&config, &clock, false).await?;
     let engine = assemble::engine(&config, store, clock)?;
     engine.check().await?;
-    let mut request =
-        RunRequest { force: args.force, dry_run: args.dry_run, ..RunRequest::all(RunKind::ByHand) };
+    let mut request = RunRequest { force: args.force, dry_run: args.dry_run, ..RunRequest::all(RunKind::ByHand) };
     for text in &args.ids {
         let found = ids::find(engine.store().as_ref(), engine.sources(), text).await?;
         if !request.ids.contains(&found) {

@@ -17,17 +17,16 @@ pub(super) async fn sandbox(args: &Sandbox, global: &Global) -> Result<Exit, Fai
         Some(text) => Shares::parse(text).map_err(|error| Failure::wrong_use(format!("`--shares`: {error}")))?,
         None => Shares::default(),
     };
-    let latency = Duration::try_from(args.latency)
-        .map_err(|_| Failure::wrong_use("`--latency` must not be negative"))?;
+    let latency =
+        Duration::try_from(args.latency).map_err(|_| Failure::wrong_use("`--latency` must not be negative"))?;
     let mut stop = signal::stop_on_signal()?;
     let cannot = |error: std::io::Error| {
         Failure::could_not_work(format!("cannot listen on `{}`: {error}; `127.0.0.1:0` picks a free port", args.listen))
     };
     let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
     out::say(&format!("http://{}", listener.local_addr().map_err(cannot)?));
-    let served = sandbox::Sandbox::new(SandboxSettings { seed: args.seed, latency, shares, ..SandboxSettings::default() });
-    sandbox::serve(listener, served, assemble::clock(), async move { stop.wait().await })
-        .await
-        .map_err(cannot)?;
+    let served =
+        sandbox::Sandbox::new(SandboxSettings { seed: args.seed, latency, shares, ..SandboxSettings::default() });
+    sandbox::serve(listener, served, assemble::clock(), async move { stop.wait().await }).await.map_err(cannot)?;
     Ok(Exit::Done)
 }

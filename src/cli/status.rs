@@ -8,7 +8,7 @@ use super::args::{Format, Global, Status};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::{assemble, ids, load, out, table};
-use crate::config::Config;
+use crate::config::Source;
 use crate::store::{HistoryLine, Standing, Store, StoredAlarm};
 
 /// How many of the next to expire are shown.
@@ -27,15 +27,14 @@ pub(super) async fn status(args: &Status, global: &Global) -> Result<Exit, Failu
             let standing = store.standing(config.refresh.window, SOONEST, now).await?;
             let alarms = store.alarms().await?;
             match args.report.format {
-                Format::Json => fleet_json(&standing, &alarms, &config).to_string(),
-                Format::Text => fleet_text(&standing, &alarms, &config, now),
+                Format::Json => fleet_json(&standing, &alarms, &config.sources).to_string(),
+                Format::Text => fleet_text(&standing, &alarms, &config.sources, now),
             }
         }
         Some(text) => {
             let (source, id) = ids::find(store.as_ref(), &config.sources, text).await?;
             let found = store.find(source, &id).await?;
-            let connection =
-                found.ok_or_else(|| Failure::wrong_use(format!("connection `{text}` not found")))?;
+            let connection = found.ok_or_else(|| Failure::wrong_use(format!("connection `{text}` not found")))?;
             let history = store.history(source, &id, HISTORY).await?;
             let state = state_of(&connection, config.refresh.window, now);
             match args.report.format {
@@ -50,15 +49,15 @@ pub(super) async fn status(args: &Status, global: &Global) -> Result<Exit, Failu
 }
 
 /// The name of a connection in reports: with its table where several are mapped.
-fn shown_id(config: &Config, source: usize, id: &str) -> String {
-    if config.sources.len() > 1 { format!("{}:{id}", config.sources[source].table) } else { id.to_owned() }
+fn shown_id(sources: &[Source], source: usize, id: &str) -> String {
+    if sources.len() > 1 { format!("{}:{id}", sources[source].table) } else { id.to_owned() }
 }
 
-fn fleet_json(standing: &Standing, alarms: &[StoredAlarm], config: &Config) -> Value {
+fn fleet_json(standing: &Standing, alarms: &[StoredAlarm], sources: &[Source]) -> Value {
     let soonest: Vec<Value> = standing
         .soonest
         .iter()
-        .map(|(source, id, at)| json!({"id": shown_id(config, *source, id), "expires_at": second(*at)}))
+        .map(|(source, id, at)| json!({"id": shown_id(sources, *source, id), "expires_at": second(*at)}))
         .collect();
     let alarms: Vec<Value> = alarms
         .iter()
@@ -76,7 +75,7 @@ fn fleet_json(standing: &Standing, alarms: &[StoredAlarm], config: &Config) -> V
     })
 }
 
-fn fleet_text(standing: &Standing, alarms: &[StoredAlarm], config: &Config, now: Timestamp) -> String {
+pub(super) fn fleet_text(standing: &Standing, alarms: &[StoredAlarm], sources: &[Source], now: Timestamp) -> String {
     let mut counts = table::plain();
     for (name, count, meaning) in [
         ("healthy", standing.healthy, "nothing to do"),
@@ -93,7 +92,7 @@ fn fleet_text(standing: &Standing, alarms: &[StoredAlarm], config: &Config, now:
         text.push_str("\nnext to expire\n");
         let mut soonest = table::plain();
         for (source, id, at) in &standing.soonest {
-            soonest.add_row([shown_id(config, *source, id), second(*at), left(*at, now)]);
+            soonest.add_row([shown_id(sources, *source, id), second(*at), left(*at, now)]);
         }
         text.push_str(&lines(&soonest));
     }
@@ -130,7 +129,9 @@ fn meaning(state: &str) -> &'static str {
     match state {
         "no_token" => "the row holds no token: nothing is refreshed",
         "dark" => "the token has expired: the customer must reconnect",
-        "needs_reconnect" => "the provider has refused the token: the customer must reconnect; it is tried once a day, should it revive",
+        "needs_reconnect" => {
+            "the provider has refused the token: the customer must reconnect; it is tried once a day, should it revive"
+        }
         "failing" => "the last refresh failed; it is tried again by itself",
         "not_extended" => "the token works, but the provider does not extend it: only the customer's own login does",
         "limited" => "the provider asked for a pause",
@@ -142,9 +143,9 @@ fn meaning(state: &str) -> &'static str {
 }
 
 fn one_json(connection: &Connection, state: &str, history: &[HistoryLine]) -> Value {
-    let incident = connection.memory.as_ref().and_then(|memory| memory.incident.as_ref()).map(|incident| {
-        json!({"id": incident.id, "opened_at": second(incident.opened_at), "cause": incident.cause.name()})
-    });
+    let incident = connection.memory.as_ref().and_then(|memory| memory.incident.as_ref()).map(
+        |incident| json!({"id": incident.id, "opened_at": second(incident.opened_at), "cause": incident.cause.name()}),
+    );
     let history: Vec<Value> = history
         .iter()
         .map(|line| json!({"at": second(line.at), "event": line.event, "outcome": line.outcome, "text": line.text}))
@@ -225,7 +226,10 @@ mod tests {
     fn what_is_left_is_told_in_the_unit_a_person_would_use() {
         let now: Timestamp = "2026-11-23T03:00:00Z".parse().unwrap();
         let told = |minutes: i64| left(now + SignedDuration::from_mins(minutes), now);
-        assert_eq!([-1, 5, 90, 47 * 60, 48 * 60, 7 * 1440].map(told), ["expired", "in 5 min", "in 1 h", "in 47 h", "in 2 days", "in 7 days"]);
+        assert_eq!(
+            [-1, 5, 90, 47 * 60, 48 * 60, 7 * 1440].map(told),
+            ["expired", "in 5 min", "in 1 h", "in 47 h", "in 2 days", "in 7 days"]
+        );
     }
 
     #[test]

@@ -169,8 +169,9 @@ pub enum Which<'a> {
     /// `token_expires_at` is NULL, it is not remembered that the token never expires, and no retry time in
     /// the future. By key.
     Undated,
-    /// Remembered with a retry time that has come, and `now < token_expires_at < now + ahead`, or NULL.
-    /// Soonest expiry first.
+    /// Remembered with a retry time that has come, and `now < token_expires_at < now + ahead`, or NULL; in the
+    /// states `healthy` and `not_extended` however far ahead (they come up for the end of data access).
+    /// Soonest expiry first, NULL last.
     Retry {
         /// How long ahead.
         ahead: SignedDuration,
