@@ -2,7 +2,7 @@
 //!
 //! A store speaks in intents, not in rows: it hands out leases on connections that are due, and commits
 //! what was decided about them. Both backends have the same files and obey the same suite
-//! ([`contract`]); a promise that stands here is a test there.
+//! (`contract`); a promise that stands here is a test there.
 //!
 //! - No transaction is open, and no lock is held, while a provider is called: the lease is a row of
 //!   Perene's own with a deadline, the app's rows are only read until a decision is committed.
