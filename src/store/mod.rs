@@ -13,6 +13,7 @@
 //! - Text that comes from outside (names, keys, tokens) is bound or quoted, never pasted into a statement.
 
 mod error;
+pub mod postgres;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
