@@ -12,6 +12,8 @@
 //! - `now` is an argument. The stores read no clock but in [`Store::now`].
 //! - Text that comes from outside (names, keys, tokens) is bound or quoted, never pasted into a statement.
 
+#[cfg(test)]
+mod contract;
 mod error;
 
 use async_trait::async_trait;
