@@ -60,14 +60,8 @@ pub enum Command {
     Status(Status),
     /// Say what a provider's answer means (its body on standard input)
     Explain(Explain),
-    /// Print a token that is good for a while, refreshing it first if needed
-    Token(Token),
     /// Serve the simulated Meta
     Sandbox(Sandbox),
-    /// Rehearse months in seconds, with faults
-    Simulate(Simulate),
-    /// Check configuration, database, mapping, rights, credentials, clock and mail
-    Doctor(Doctor),
 }
 
 /// The shape of a report.
@@ -191,18 +185,6 @@ pub enum Endpoint {
     DebugToken,
 }
 
-/// `perene token`
-#[derive(Debug, Args)]
-#[command(after_help = "Example: perene token 17 --min-life 30m")]
-pub struct Token {
-    /// The connection (`TABLE:ID` where several tables are mapped)
-    #[arg(value_name = "ID", value_parser = id)]
-    pub id: String,
-    /// How long the token must be good for at least
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
-    pub min_life: SignedDuration,
-}
-
 /// `perene sandbox`
 #[derive(Debug, Args)]
 #[command(after_help = "Example: perene sandbox --listen 127.0.0.1:8080 --latency 50ms\n\
@@ -220,42 +202,6 @@ pub struct Sandbox {
     /// How many of a hundred tokens without a kind in their text are of which kind, such as `dead=2,flaky=10`
     #[arg(long, value_name = "KIND=PERCENT,..")]
     pub shares: Option<String>,
-}
-
-/// `perene simulate`
-#[derive(Debug, Args)]
-#[command(after_help = "Example: perene simulate --connections 1000 --days 120 --seed 7 --faults all")]
-pub struct Simulate {
-    /// How many connections
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub connections: u64,
-    /// How many days
-    #[arg(long, value_name = "D", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
-    pub days: u32,
-    /// The same seed gives the same story
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    pub seed: u64,
-    /// `none`, `all`, or `NAME[:DURATION][@dayN],...`; `help` lists the names
-    #[arg(long, value_name = "FAULTS", default_value = "none")]
-    pub faults: String,
-    /// Take the connections from the database instead
-    #[arg(long)]
-    pub from_database: bool,
-    /// Write every step to this file
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<PathBuf>,
-    /// The report.
-    #[command(flatten)]
-    pub report: Report,
-}
-
-/// `perene doctor`
-#[derive(Debug, Args)]
-#[command(after_help = "Example: perene doctor --config /etc/perene.toml")]
-pub struct Doctor {
-    /// The report.
-    #[command(flatten)]
-    pub report: Report,
 }
 
 fn id(text: &str) -> Result<String, String> {
@@ -311,11 +257,7 @@ mod tests {
             "perene migrate --grant-to perene",
             "perene status --id 9f1c",
             "perene explain --status 400 --header A:b --header C:d --endpoint debug_token --format json",
-            "perene token 1 --min-life 1h30m",
             "perene sandbox --listen 127.0.0.1:0 --seed 7 --latency 50ms --shares dead=2",
-            "perene simulate --connections 5 --days 10 --seed 3 --faults all --trace t.json --format json",
-            "perene simulate --from-database",
-            "perene doctor",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).unwrap_err());
         }
@@ -331,8 +273,6 @@ mod tests {
             "perene explain --status 99",
             "perene explain --endpoint ig-refresh",
             "perene explain --header nothing",
-            "perene token",
-            "perene token 1 --min-life soon",
             "perene sandbox --listen nowhere",
             "perene run --log-level loud",
             "perene run --format json",

@@ -18,7 +18,6 @@ use crate::store::{Store, StoreError};
 /// the next page makes up for.
 const SAVES_MAX: usize = 8;
 
-
 pub(crate) struct Apps {
     store: Arc<dyn Store>,
     known: Mutex<BTreeMap<String, Known>>,

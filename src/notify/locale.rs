@@ -23,7 +23,7 @@ impl Locale {
     pub const ALL: [Self; 3] = [Self::PtBr, Self::En, Self::Es];
 
     /// The language tag ([BCP 47](https://www.rfc-editor.org/info/bcp47)).
-    pub fn tag(self) -> &'static str {
+    pub const fn tag(self) -> &'static str {
         match self {
             Self::PtBr => "pt-BR",
             Self::En => "en",

@@ -12,6 +12,8 @@
 //! - `now` is an argument. The stores read no clock but in [`Store::now`].
 //! - Text that comes from outside (names, keys, tokens) is bound or quoted, never pasted into a statement.
 
+#[cfg(test)]
+mod contract;
 mod error;
 pub mod postgres;
 
@@ -170,8 +172,9 @@ pub enum Which<'a> {
     /// `token_expires_at` is NULL, it is not remembered that the token never expires, and no retry time in
     /// the future. By key.
     Undated,
-    /// Remembered with a retry time that has come, and `now < token_expires_at < now + ahead`, or NULL.
-    /// Soonest expiry first.
+    /// Remembered with a retry time that has come, and `now < token_expires_at < now + ahead`, or NULL; in the
+    /// states `healthy` and `not_extended` however far ahead (they come up for the end of data access).
+    /// Soonest expiry first, NULL last.
     Retry {
         /// How long ahead.
         ahead: SignedDuration,

@@ -1,6 +1,6 @@
 //! Reads what a provider answered: any bytes, any status, any headers in, one [`Verdict`] out, never a panic.
 //!
-//! Three steps, each in its own file: the body is read into facts ([`grant_body`], [`inspection`], [`shape`]), the
+//! Three steps, each in its own file: the body is read into facts (`grant_body`, `inspection`, `shape`), the
 //! first rule of the table in [`rules`] that fits decides, and the headers add how long to wait
 //! ([`retry_after`], [`usage`]). What a code means stands in the table and nowhere else.
 

@@ -60,6 +60,7 @@ pub(super) const REQUEST: &[&str] = &[
     "verification code format",
     "authorization code",
     "matching code was not found",
+    "invalid scope",
     "redirect_uri",
     "redirect uri",
 ];
@@ -88,6 +89,7 @@ pub(super) const THROTTLE: &[&str] = &[
     "exceeded your quota",
     "exceeded quota",
     "slow down",
+    "wait a few minutes",
     "retry rate",
     "secondly limit",
     "daily limit",

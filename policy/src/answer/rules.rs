@@ -89,7 +89,7 @@ pub enum Body {
     Text,
     /// Cut off at 64 KiB.
     Truncated,
-    /// An error: see [`Evidence`].
+    /// An error, in any spelling.
     Error,
     /// A token stands there that can be none.
     Implausible,
@@ -416,6 +416,14 @@ pub static RULES: &[Rule] = &[
         When { phrases: &["must use https"], ..ERROR },
     ),
     rule(
+        "parameter_missing",
+        Misconfigured,
+        "request_refused",
+        APP,
+        "https://github.com/Thuzi/facebook-node-sdk/issues/82",
+        When { codes: &[(1, 1)], phrases: &["parameter not specified"], ..ERROR },
+    ),
+    rule(
         "threads_unknown_app",
         Misconfigured,
         "app_invalid",
@@ -519,6 +527,42 @@ pub static RULES: &[Rule] = &[
         When { codes: &[(25, 25)], subcodes: &[(2_207_050, 2_207_050)], ..ERROR },
     ),
     // Dead tokens by code.
+    rule(
+        "app_token_190",
+        Misconfigured,
+        "app_credentials",
+        APP,
+        DEBUG_TOKEN,
+        When { endpoints: &[Endpoint::DebugToken], shapes: &[Shape::Graph], codes: &[(190, 190), (102, 102)], ..ERROR },
+    ),
+    rule(
+        "app_token_wanted",
+        Misconfigured,
+        "app_credentials",
+        APP,
+        DEBUG_TOKEN,
+        When { endpoints: &[Endpoint::DebugToken], phrases: &["must provide an app access token"], ..ERROR },
+    ),
+    rule(
+        "page_token_wanted",
+        Misconfigured,
+        "request_refused",
+        CONNECTION,
+        GRAPH_ERRORS,
+        When { phrases: &["page access token is required", "must be called with a page access token"], ..ERROR },
+    ),
+    rule(
+        "message_window",
+        Unrecognised,
+        "not_about_the_token",
+        NOBODY,
+        GRAPH_ERRORS,
+        When {
+            codes: &[(10, 10)],
+            phrases: &["outside of allowed window", "outside the allowed window", "outside of the allowed window"],
+            ..ERROR
+        },
+    ),
     rule(
         "page_role_190",
         NeedsReconnect,
@@ -738,6 +782,30 @@ pub static RULES: &[Rule] = &[
         NOBODY,
         "https://github.com/facebook/facebook-java-business-sdk/issues/319",
         When { codeless: true, phrases: phrases::HICCUP, ..ERROR },
+    ),
+    rule(
+        "kind_permission",
+        NeedsReconnect,
+        "permission_missing",
+        CONNECTION,
+        "https://www.instagram.com/developer/authorization/",
+        When { codeless: true, kinds: &["oauthpermissionsexception"], ..ERROR },
+    ),
+    rule(
+        "kind_token",
+        NeedsReconnect,
+        "token_invalid",
+        CONNECTION,
+        "https://github.com/nov/fb_graph exception_spec.rb",
+        When { codeless: true, kinds: &["oauthinvalidtokenexception"], ..ERROR },
+    ),
+    rule(
+        "kind_request",
+        Misconfigured,
+        "request_refused",
+        CONNECTION,
+        "https://github.com/nov/fb_graph exception_spec.rb",
+        When { codeless: true, kinds: &["oauthinvalidrequestexception", "oauthparameterexception"], ..ERROR },
     ),
     rule(
         "silent_oauth_exception",

@@ -88,7 +88,11 @@ pub(super) fn read_form(text: &str) -> Option<Evidence> {
 
 fn nested(top: &Map<String, Value>) -> Option<Evidence> {
     match top.get("error").or_else(|| top.get("errors"))? {
-        Value::Object(error) if !error.is_empty() && !says_ok(error) => Some(from_object(error, Shape::Graph)),
+        Value::Object(error) if !error.is_empty() && !says_ok(error) => {
+            // An inspection without its `data`.
+            let shape = if top.contains_key("is_valid") { Shape::Inspection } else { Shape::Graph };
+            Some(from_object(error, shape))
+        }
         Value::Array(list) => match list.first()? {
             Value::Object(error) => {
                 let mut evidence = from_object(error, Shape::Other);
@@ -179,7 +183,7 @@ fn from_object(error: &Map<String, Value>, shape: Shape) -> Evidence {
         transient: error.get("is_transient").and_then(truth),
         wait_s: error.get("retry_after").and_then(Value::as_f64),
     };
-    for key in ["code", "error_code", "status", "error", "errorType", "errorCode", "error_subtype"] {
+    for key in ["code", "error_code", "status", "error", "error_type", "errorType", "errorCode", "error_subtype"] {
         if let Some(found) = text(error.get(key)).filter(|found| integer_of(found).is_none()) {
             evidence.words.push(word(found));
         }
@@ -300,6 +304,7 @@ mod tests {
                 Some(190),
                 "m",
             ),
+            (r#"{"is_valid":false,"error":{"code":190,"message":"m"}}"#, Shape::Inspection, Some(190), "m"),
             (r#"{"error_type":"OAuthException","code":400,"error_message":"m"}"#, Shape::Instagram, None, "m"),
             (r#"{"meta":{"error_type":"E","code":400,"error_message":"m"}}"#, Shape::Instagram, None, "m"),
             (r#"{"error_message":"m","error_code":1}"#, Shape::Threads, Some(1), "m"),

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::answer::{Expires, Granted, Inspected, InspectedExpiry, Usage, Verdict};
 use crate::backoff::{QUICK, later};
-use crate::connection::Connection;
+use crate::connection::{Connection, State};
 use crate::due::{self, within};
 use crate::grant::{Class, Grant};
 use crate::outcome::{Outcome, Scope};
@@ -164,11 +164,23 @@ impl Exchange {
             conclusion.retry_after = Some(until.duration_since(now));
             return (exchange, Step::Conclude(conclusion));
         }
-        if connection.expires_at.is_none() && connection.grant.can_be_inspected() && !terms.insist {
+        if connection.grant.can_be_inspected() && !terms.insist && exchange.is_inspection(connection, now) {
             exchange.phase = Phase::Inspecting;
         }
         let step = exchange.call(SignedDuration::ZERO, false);
         (exchange, step)
+    }
+
+    /// Whether the date is asked for first: because there is none, or because the connection has come up for
+    /// the end of its data access alone, its token being good for long.
+    fn is_inspection(&self, connection: &Connection, now: Timestamp) -> bool {
+        let is_due = connection.expires_at.is_some_and(|at| within(at, now, self.terms.window));
+        let asks_for_data_access = connection.memory_of_this_generation().is_some_and(|memory| {
+            memory.next_try_at.is_some_and(|at| at <= now)
+                && (memory.state == State::Healthy
+                    || (memory.state == State::NotExtended && memory.data_access_ends_at.is_some()))
+        });
+        connection.expires_at.is_none() || (!is_due && asks_for_data_access)
     }
 
     /// Takes the answer to the last call. `sent_at` is the instant before its request was sent: from there
@@ -396,3 +408,6 @@ fn with_data_access(step: Step, ends_at: Option<Timestamp>) -> Step {
         call => call,
     }
 }
+
+#[cfg(test)]
+mod tests;

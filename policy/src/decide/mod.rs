@@ -4,13 +4,17 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::backoff::{self, later};
 use crate::connection::{Connection, Incident, Memory, State};
-use crate::due::within;
+use crate::due::{self, within};
 use crate::exchange::Conclusion;
 use crate::outcome::{Counted, Outcome};
 use crate::redact;
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::warning;
+
+/// How long after a refresh the end of data access is asked for.
+/// <https://developers.facebook.com/docs/facebook-login/auth-vs-data>
+pub const INSPECT_AFTER: SignedDuration = SignedDuration::from_hours(12);
 
 /// What surrounds a decision.
 #[derive(Debug, Clone, Copy)]
@@ -240,21 +244,51 @@ fn held(connection: &Connection, conclusion: &Conclusion) -> Decision {
     }
 }
 
+/// The date was asked for and nothing was sent. What is told of the end of data access is followed like an
+/// expiry: the customer hears of it 14, 7 and 3 days ahead.
 fn inspected(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
-    let state = if conclusion.never_expires { State::NeverExpires } else { State::Healthy };
-    let mut memory = remember(connection, state, context);
-    memory.expires_at = conclusion.expires_at;
-    memory.data_access_ends_at = conclusion.data_access_ends_at;
-    let text = match conclusion.expires_at {
+    let now = context.now;
+    let expires_at = if conclusion.never_expires { None } else { conclusion.expires_at.or(connection.expires_at) };
+    let text = match expires_at {
         Some(at) => format!("expires at {at}"),
         None => "never expires".to_owned(),
     };
-    Decision {
-        write: conclusion.expires_at.map(|expires_at| RowWrite { expires_at: Some(expires_at), ..RowWrite::default() }),
-        memory: worth_remembering(memory),
+    let is_news = conclusion.expires_at.is_some_and(|found| {
+        // A row that has a date keeps it: Perene's own is counted from before the request, and never later.
+        connection.expires_at.is_none() && Some(found) != connection.expires_at
+    });
+    let mut decision = Decision {
+        write: is_news.then(|| RowWrite { expires_at: conclusion.expires_at, ..RowWrite::default() }),
         events: vec![Event { kind: EventKind::Inspected, outcome: None, text }],
         ..nothing(Outcome::Refreshed)
+    };
+    let before = connection.memory.as_ref().and_then(|memory| memory.incident.clone());
+    let calm = if conclusion.never_expires { State::NeverExpires } else { State::Healthy };
+    let mut memory = remember(connection, calm, context);
+    memory.incident = None;
+    memory.expires_at = expires_at;
+    memory.data_access_ends_at = conclusion.data_access_ends_at.filter(|end| *end > now);
+    match memory.data_access_ends_at {
+        Some(end) if within(end, now, due::LOOK_AHEAD) => {
+            memory.state = State::NotExtended;
+            memory.next_try_at = Some(context.tomorrow);
+            memory.incident = before.or_else(|| Some(Incident::open(connection, Outcome::NotExtended, now)));
+            tell_step(&mut decision, &mut memory, now);
+            decision.memory = Some(memory);
+        }
+        Some(end) if expires_at.is_none_or(|at| end < at) => {
+            memory.next_try_at = Some(later(end, -due::LOOK_AHEAD));
+            close(&mut decision, before.as_ref(), expires_at);
+            decision.memory = Some(memory);
+        }
+        // It ends after the token: the next refresh will have it looked at again.
+        _ => {
+            memory.data_access_ends_at = None;
+            close(&mut decision, before.as_ref(), expires_at);
+            decision.memory = worth_remembering(memory);
+        }
     }
+    decision
 }
 
 fn refreshed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
@@ -262,9 +296,8 @@ fn refreshed(connection: &Connection, conclusion: &Conclusion, context: &Context
     let state = if conclusion.never_expires { State::NeverExpires } else { State::Healthy };
     let mut memory = Memory::of(generation, state, context.now);
     memory.expires_at = conclusion.expires_at;
-    memory.data_access_ends_at = conclusion
-        .data_access_ends_at
-        .or_else(|| connection.memory.as_ref().and_then(|memory| memory.data_access_ends_at));
+    // The answer says nothing of data access; debug_token does, and is asked later, off the hot path.
+    memory.next_try_at = connection.grant.can_be_inspected().then(|| later(context.now, INSPECT_AFTER));
     let text = match conclusion.expires_at {
         Some(at) => format!("expires at {at}"),
         None => "never expires".to_owned(),
@@ -400,7 +433,7 @@ fn waits(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>
     let wait_until = match outcome {
         Outcome::Misconfigured => context.tomorrow,
         Outcome::RateLimited => later(now, conclusion.retry_after.unwrap_or_else(|| backoff::limit_wait(times))),
-        _ => later(now, conclusion.retry_after.unwrap_or(crate::due::MINIMUM_AGE)),
+        _ => later(now, conclusion.retry_after.unwrap_or(due::MINIMUM_AGE)),
     };
     let state = State::Waiting { outcome, reason: conclusion.reason.to_owned(), times };
     let mut memory = remember(connection, state, context);
@@ -438,22 +471,19 @@ pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_
         tell_step(&mut decision, &mut memory, now);
     } else if let Some(incident) = &memory.incident
         && !context.is_held
+        && outcome != Outcome::Misconfigured
         && warning::is_due(incident, outcome, row.attempts, row.expires_at, now, settings)
     {
         let kind = if outcome == Outcome::NeedsReconnect { NoticeKind::NeedsReconnect } else { NoticeKind::Failing };
         warn(&mut decision, &mut memory, kind, outcome, now);
     }
     go_dark(&mut decision, &mut memory, row, now);
-    if memory.fresh_since.is_some_and(|since| !within(now, since, crate::due::MINIMUM_AGE)) {
-        memory.fresh_since = None;
-        if worth_remembering(memory.clone()).is_none() {
-            return Some(decision);
-        }
-    }
-    if decision.events.is_empty() {
+    let was_fresh = memory.fresh_since.is_some();
+    memory.fresh_since = memory.fresh_since.filter(|since| within(now, *since, due::MINIMUM_AGE));
+    if decision.events.is_empty() && was_fresh == memory.fresh_since.is_some() {
         return None;
     }
-    decision.memory = Some(memory);
+    decision.memory = worth_remembering(memory);
     Some(decision)
 }
 
@@ -462,7 +492,7 @@ fn was_extended_by_the_app(memory: &Memory, row: &Connection, now: Timestamp, wi
     let (Some(before), Some(after)) = (memory.expires_at, row.expires_at) else { return false };
     memory.incident.is_some()
         && after.duration_since(before) > crate::exchange::NO_MOVE
-        && !within(after, now, window.max(crate::due::LOOK_AHEAD))
+        && !within(after, now, window.max(due::LOOK_AHEAD))
 }
 
 /// The app has put another token there: whatever was wrong is over.
@@ -583,6 +613,7 @@ fn worth_remembering(memory: Memory) -> Option<Memory> {
     let is_bare = memory.state == State::Healthy
         && memory.incident.is_none()
         && memory.fresh_since.is_none()
+        && memory.next_try_at.is_none()
         && memory.data_access_ends_at.is_none();
     (!is_bare).then_some(memory)
 }
@@ -627,3 +658,6 @@ fn nothing(outcome: Outcome) -> Decision {
         recovers: false,
     }
 }
+
+#[cfg(test)]
+mod tests;

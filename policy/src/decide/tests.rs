@@ -1,0 +1,399 @@
+use super::*;
+use crate::outcome::Scope;
+use crate::testing::{connection, hours, instant};
+
+fn now() -> Timestamp {
+    instant("2026-11-23T03:00:00Z")
+}
+
+fn settings() -> Settings {
+    Settings::default()
+}
+
+fn context(settings: &Settings) -> Context<'_> {
+    Context {
+        now: now(),
+        settings,
+        counts: true,
+        next_run_at: Some(now() + hours(24)),
+        tomorrow: now() + hours(24),
+        is_held: false,
+        secrets: &[],
+    }
+}
+
+fn row(attempts: i64) -> Connection {
+    Connection { attempts, ..connection("IG-old", Some(now() + hours(6 * 24))) }
+}
+
+fn concluded(outcome: Outcome) -> Conclusion {
+    Conclusion {
+        was_sent: true,
+        message: Some("the provider's words".to_owned()),
+        ..Conclusion::unsent(outcome, "test")
+    }
+}
+
+fn success() -> Conclusion {
+    Conclusion {
+        token: Some(Secret::new("IG-new")),
+        expires_at: Some(now() + hours(60 * 24)),
+        message: None,
+        ..concluded(Outcome::Refreshed)
+    }
+}
+
+/// Decides, and puts the decision into the row as a store would.
+fn live(row: &mut Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
+    let decision = decide(row, conclusion, context);
+    if let Some(write) = &decision.write {
+        row.token = write.token.clone().unwrap_or_else(|| row.token.clone());
+        row.expires_at = write.expires_at.or(row.expires_at);
+        row.attempts = match write.attempts {
+            Attempts::Keep => row.attempts,
+            Attempts::Zero => 0,
+            Attempts::AddOne => row.attempts + 1,
+        };
+    }
+    row.memory = decision.memory.clone();
+    decision
+}
+
+fn kinds(decision: &Decision) -> Vec<NoticeKind> {
+    decision.notices.iter().map(|notice| notice.kind).collect()
+}
+
+#[test]
+fn success_writes_all_five_columns_and_remembers_nothing() {
+    let settings = settings();
+    let decision = decide(&row(2), &success(), &context(&settings));
+    assert_eq!(
+        decision.write,
+        Some(RowWrite {
+            token: Some(Secret::new("IG-new")),
+            refresh_token: None,
+            expires_at: Some(now() + hours(60 * 24)),
+            refreshed_at: Some(now()),
+            attempts: Attempts::Zero,
+            error: ErrorText::Clear,
+        })
+    );
+    assert_eq!((decision.memory, decision.flag, decision.recovers), (None, None, false));
+    assert!(decision.notices.is_empty());
+}
+
+#[test]
+fn the_third_failed_run_warns_once_and_tries_go_on() {
+    let settings = settings();
+    let mut row = row(0);
+    let mut warned = Vec::new();
+    for _ in 0..5 {
+        let decision = live(&mut row, &concluded(Outcome::Transient), &context(&settings));
+        warned.push(decision.warns);
+        assert!(row.memory.as_ref().unwrap().next_try_at.is_some());
+        if decision.warns {
+            assert_eq!((decision.flag, kinds(&decision)), (Some(true), vec![NoticeKind::Failing]));
+        }
+    }
+    assert_eq!(warned, [false, false, true, false, false]);
+    assert_eq!(row.attempts, 5);
+}
+
+#[test]
+fn the_apps_own_count_is_the_truth() {
+    let settings = settings();
+    assert!(decide(&row(2), &concluded(Outcome::Transient), &context(&settings)).warns);
+    assert!(!decide(&row(1), &concluded(Outcome::Transient), &context(&settings)).warns);
+    assert!(!decide(&row(-7), &concluded(Outcome::Transient), &context(&settings)).warns);
+}
+
+#[test]
+fn a_try_between_runs_counts_nothing() {
+    let settings = settings();
+    let between = Context { counts: false, ..context(&settings) };
+    let decision = decide(&row(2), &concluded(Outcome::Transient), &between);
+    assert_eq!(decision.write.unwrap().attempts, Attempts::Keep);
+    assert!(!decision.warns);
+}
+
+#[test]
+fn success_after_a_warning_lowers_the_flag_and_says_so() {
+    let settings = settings();
+    let mut row = row(2);
+    live(&mut row, &concluded(Outcome::Transient), &context(&settings));
+    let decision = live(&mut row, &success(), &context(&settings));
+    assert_eq!((decision.flag, decision.recovers), (Some(false), true));
+    assert_eq!(kinds(&decision), [NoticeKind::Recovered]);
+    assert_eq!(row.attempts, 0);
+}
+
+#[test]
+fn success_after_an_unwarned_failure_touches_no_flag() {
+    let settings = settings();
+    let mut row = row(0);
+    live(&mut row, &concluded(Outcome::Transient), &context(&settings));
+    let decision = live(&mut row, &success(), &context(&settings));
+    assert_eq!((decision.flag, decision.recovers, kinds(&decision)), (None, true, vec![]));
+}
+
+#[test]
+fn a_refusal_warns_at_once_and_is_tried_again_tomorrow() {
+    let settings = settings();
+    let mut row = row(0);
+    let decision = live(&mut row, &concluded(Outcome::NeedsReconnect), &context(&settings));
+    assert_eq!((decision.flag, kinds(&decision)), (Some(true), vec![NoticeKind::NeedsReconnect]));
+    assert_eq!(row.memory.as_ref().unwrap().next_try_at, Some(now() + hours(24)));
+    assert_eq!(row.attempts, 1);
+}
+
+#[test]
+fn less_than_72_hours_left_warns_at_the_first_failure() {
+    let settings = settings();
+    let late = Connection { expires_at: Some(now() + hours(71)), ..row(0) };
+    assert!(decide(&late, &concluded(Outcome::Transient), &context(&settings)).warns);
+}
+
+#[test]
+fn retries_come_nearer_and_back_off_but_never_skip_a_run() {
+    let settings = settings();
+    let soon = Context { next_run_at: Some(now() + hours(2)), ..context(&settings) };
+    let mut row = row(0);
+    for _ in 0..9 {
+        live(&mut row, &concluded(Outcome::Transient), &soon);
+        let next = row.memory.as_ref().unwrap().next_try_at.unwrap();
+        assert!(next > now() && next <= now() + hours(2), "{next}");
+    }
+    assert_eq!(row.memory.unwrap().next_try_at, Some(now() + hours(2)));
+}
+
+#[test]
+fn what_circuit_or_brake_hold_is_not_counted_not_remembered_not_told() {
+    let settings = settings();
+    let held = Context { is_held: true, ..context(&settings) };
+    for outcome in [Outcome::Transient, Outcome::NeedsReconnect, Outcome::Unrecognised] {
+        let decision = decide(&row(2), &concluded(outcome), &held);
+        assert_eq!((decision.outcome, decision.counted), (Outcome::Transient, Some(Counted::Deferred)));
+        assert_eq!((decision.write, decision.memory, decision.flag), (None, None, None));
+        assert!(decision.notices.is_empty());
+    }
+}
+
+#[test]
+fn what_waits_through_no_fault_of_the_customer_writes_nothing() {
+    let settings = settings();
+    for outcome in [Outcome::TooYoung, Outcome::RateLimited, Outcome::Misconfigured] {
+        let decision = decide(&row(2), &concluded(outcome), &context(&settings));
+        assert_eq!((decision.counted, decision.write, decision.flag), (Some(Counted::Deferred), None, None));
+        assert!(decision.memory.unwrap().next_try_at.is_some_and(|at| at > now()), "{outcome}");
+    }
+}
+
+#[test]
+fn a_limit_on_a_connection_doubles_from_one_hour_to_six_unless_a_time_is_told() {
+    let settings = settings();
+    let mut row = row(0);
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        live(&mut row, &concluded(Outcome::RateLimited), &context(&settings));
+        waits.push(row.memory.as_ref().unwrap().next_try_at.unwrap().duration_since(now()).as_hours());
+    }
+    assert_eq!(waits, [1, 2, 4, 6, 6]);
+    let told = Conclusion { retry_after: Some(hours(3)), ..concluded(Outcome::RateLimited) };
+    live(&mut row, &told, &context(&settings));
+    assert_eq!(row.memory.unwrap().next_try_at, Some(now() + hours(3)));
+}
+
+#[test]
+fn what_is_said_of_the_app_is_not_remembered_of_each_connection() {
+    let settings = settings();
+    let said = Conclusion { scope: Some(Scope::App), ..concluded(Outcome::Misconfigured) };
+    assert_eq!(decide(&row(0), &said, &context(&settings)).memory, None);
+}
+
+fn stuck(expires_in: jiff::SignedDuration) -> Conclusion {
+    Conclusion {
+        token: Some(Secret::new("EAA-same")),
+        expires_at: Some(now() + expires_in),
+        message: None,
+        ..concluded(Outcome::NotExtended)
+    }
+}
+
+#[test]
+fn not_extended_is_told_at_14_7_and_3_days_and_counts_nothing() {
+    let settings = settings();
+    let mut row = connection("EAA-same", Some(now() + hours(14 * 24 - 1)));
+    let mut told = Vec::new();
+    for days in (0..14).rev() {
+        let left = hours(24 * days + 12);
+        row.expires_at = Some(now() + left);
+        let decision = live(&mut row, &stuck(left), &context(&settings));
+        told.extend(decision.notices.iter().map(|notice| (days, notice.days, decision.flag)));
+        assert_eq!(decision.counted, Some(Counted::Deferred));
+    }
+    assert_eq!(
+        told,
+        [(13, Some(14), Some(true)), (6, Some(7), None), (2, Some(3), None)],
+        "one notice each, and the flag from the first"
+    );
+    assert_eq!(row.attempts, 0);
+}
+
+#[test]
+fn a_token_without_a_date_is_stored_and_the_failure_counted() {
+    let settings = settings();
+    let undated = Conclusion { token: Some(Secret::new("IG-new")), message: None, ..concluded(Outcome::Unrecognised) };
+    let mut row = row(0);
+    let decision = live(&mut row, &undated, &context(&settings));
+    let write = decision.write.unwrap();
+    assert_eq!((write.token, write.expires_at), (Some(Secret::new("IG-new")), None));
+    assert_eq!(write.attempts, Attempts::AddOne);
+    assert!(row.memory_of_this_generation().is_some(), "the memory speaks of the token that is stored now");
+    let held = Context { is_held: true, ..context(&settings) };
+    assert!(decide(&row, &undated, &held).write.unwrap().token.is_some(), "a hold loses no token");
+}
+
+#[test]
+fn the_error_text_is_the_providers_without_secrets() {
+    let settings = settings();
+    let secret = [Secret::new("app-secret-0123456789")];
+    let context = Context { secrets: &secret, ..context(&settings) };
+    let told = Conclusion {
+        message: Some(format!("bad token IG-old\n secret app-secret-0123456789 {}", "x ".repeat(300))),
+        ..concluded(Outcome::Transient)
+    };
+    let ErrorText::Set(text) = decide(&row(0), &told, &context).write.unwrap().error else { panic!("no text") };
+    assert!(!text.contains("IG-old") && !text.contains("app-secret"), "{text}");
+    assert!(text.chars().count() <= 240 && !text.chars().any(char::is_control), "{text}");
+}
+
+mod time_and_the_app {
+    use super::*;
+
+    fn failing(attempts: i64, warned: bool) -> (Connection, Memory) {
+        let settings = settings();
+        let mut row = row(if warned { 2 } else { attempts });
+        live(&mut row, &concluded(Outcome::Transient), &context(&settings));
+        let memory = row.memory.clone().unwrap();
+        (row, memory)
+    }
+
+    #[test]
+    fn nothing_follows_while_nothing_changes() {
+        let settings = settings();
+        let (row, memory) = failing(0, true);
+        assert_eq!(reconcile(&memory, Some(&row), &context(&settings)), None);
+    }
+
+    #[test]
+    fn a_token_that_the_app_put_there_closes_the_incident() {
+        let settings = settings();
+        let (mut row, memory) = failing(0, true);
+        row.token = Secret::new("IG-reconnected");
+        let decision = reconcile(&memory, Some(&row), &context(&settings)).unwrap();
+        let write = decision.write.unwrap();
+        assert_eq!((write.attempts, write.error, write.token), (Attempts::Zero, ErrorText::Clear, None));
+        assert_eq!((decision.flag, decision.recovers), (Some(false), true));
+        assert_eq!(decision.memory.unwrap().fresh_since, Some(now()), "it is known to be young");
+    }
+
+    #[test]
+    fn a_token_that_the_app_took_away_writes_nothing_into_the_row() {
+        let settings = settings();
+        let (mut row, memory) = failing(0, true);
+        row.token = Secret::new("");
+        let decision = reconcile(&memory, Some(&row), &context(&settings)).unwrap();
+        assert_eq!((decision.write, decision.flag), (None, Some(false)));
+    }
+
+    #[test]
+    fn a_row_that_is_gone_is_forgotten_and_lowers_its_flag() {
+        let settings = settings();
+        let (_, memory) = failing(0, true);
+        let decision = reconcile(&memory, None, &context(&settings)).unwrap();
+        assert_eq!((decision.memory, decision.write, decision.flag), (None, None, Some(false)));
+        assert!(decision.notices.is_empty());
+    }
+
+    #[test]
+    fn little_life_left_warns_while_nothing_is_tried() {
+        let settings = settings();
+        let (row, memory) = failing(0, false);
+        let later = Context { now: row.expires_at.unwrap() - hours(71), ..context(&settings) };
+        let decision = reconcile(&memory, Some(&row), &later).unwrap();
+        assert!(decision.warns && decision.flag == Some(true));
+        let held = Context { is_held: true, ..later };
+        assert_eq!(reconcile(&memory, Some(&row), &held), None);
+    }
+
+    #[test]
+    fn going_dark_is_said_once() {
+        let settings = settings();
+        let (row, memory) = failing(0, true);
+        let later = Context { now: row.expires_at.unwrap(), ..context(&settings) };
+        let decision = reconcile(&memory, Some(&row), &later).unwrap();
+        assert_eq!(kinds(&decision), [NoticeKind::Dark]);
+        assert_eq!(reconcile(&decision.memory.unwrap(), Some(&row), &later), None);
+    }
+
+    #[test]
+    fn a_fresh_generation_is_remembered_for_a_day() {
+        let settings = settings();
+        let row = row(0);
+        let mut memory = Memory::of(row.token.fingerprint(), State::Healthy, now());
+        memory.fresh_since = Some(now());
+        assert_eq!(reconcile(&memory, Some(&row), &context(&settings)), None);
+        let later = Context { now: now() + hours(24), ..context(&settings) };
+        assert_eq!(reconcile(&memory, Some(&row), &later).unwrap().memory, None);
+    }
+}
+
+mod data_access {
+    use super::*;
+
+    fn inspection(end: Option<Timestamp>) -> Conclusion {
+        Conclusion {
+            expires_at: Some(now() + hours(50 * 24)),
+            data_access_ends_at: end,
+            ..Conclusion::unsent(Outcome::Refreshed, "inspected")
+        }
+    }
+
+    fn facebook() -> Connection {
+        connection("EAA-1", Some(now() + hours(50 * 24)))
+    }
+
+    #[test]
+    fn a_refreshed_facebook_token_is_inspected_later() {
+        let settings = settings();
+        let memory = decide(&facebook(), &success(), &context(&settings)).memory.unwrap();
+        assert_eq!((memory.state, memory.next_try_at), (State::Healthy, Some(now() + INSPECT_AFTER)));
+    }
+
+    #[test]
+    fn its_end_is_told_like_an_expiry_and_a_login_closes_it() {
+        let settings = settings();
+        let mut row = facebook();
+        let decision = live(&mut row, &inspection(Some(now() + hours(13 * 24))), &context(&settings));
+        assert_eq!((decision.flag, decision.counted), (Some(true), None));
+        assert_eq!(decision.notices[0].days, Some(14));
+        assert_eq!(decision.notices[0].expires_at, Some(now() + hours(13 * 24)));
+        let decision = live(&mut row, &inspection(Some(now() + hours(90 * 24))), &context(&settings));
+        assert_eq!((decision.flag, decision.recovers, decision.memory), (Some(false), true, None));
+    }
+
+    #[test]
+    fn an_end_before_the_next_refresh_is_looked_at_14_days_ahead() {
+        let settings = settings();
+        let end = now() + hours(30 * 24);
+        let memory = decide(&facebook(), &inspection(Some(end)), &context(&settings)).memory.unwrap();
+        assert_eq!(memory.next_try_at, Some(end - due::LOOK_AHEAD));
+    }
+
+    #[test]
+    fn an_end_after_the_token_is_none_of_our_business_yet() {
+        let settings = settings();
+        assert_eq!(decide(&facebook(), &inspection(Some(now() + hours(80 * 24))), &context(&settings)).memory, None);
+        assert_eq!(decide(&facebook(), &inspection(None), &context(&settings)).memory, None);
+    }
+}
