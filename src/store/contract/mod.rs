@@ -4,18 +4,18 @@
 //! suite writes the SQL of an app's tables itself, in the words that all backends share; what differs
 //! between them is asked of the fixture. No test waits, and none reads a clock.
 
-mod app;
-mod claim;
-mod commit;
-mod flag;
-mod lease;
-mod names;
-mod outbox;
-mod paging;
-mod remembered;
-mod schema;
-mod status;
-mod world;
+pub(crate) mod app;
+pub(crate) mod claim;
+pub(crate) mod commit;
+pub(crate) mod flag;
+pub(crate) mod lease;
+pub(crate) mod names;
+pub(crate) mod outbox;
+pub(crate) mod paging;
+pub(crate) mod remembered;
+pub(crate) mod schema;
+pub(crate) mod status;
+pub(crate) mod world;
 
 use async_trait::async_trait;
 use jiff::Timestamp;

@@ -4,8 +4,8 @@
 //! what is remembered, the users' rows. When the database refuses the data of some row, the batch is halved
 //! until that row stands alone, so that the others are written all the same.
 //!
-//! A commit may be carried out again, because its answer was lost: the history bears the fence of the lease
-//! under which it was written, so the second time finds the first.
+//! A commit may be carried out again, because its answer was lost: the history bears the mark of the commit
+//! that wrote it, so the second time finds the first.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -164,7 +164,7 @@ async fn earlier(
 ) -> Result<Vec<Committed>, Trouble> {
     let leased: Vec<(usize, Uuid)> = lost
         .iter()
-        .filter_map(|&n| if let Guard::Lease(fence) = tasks[n].commit.guard { Some((n, fence)) } else { None })
+        .filter_map(|&n| Some((n, memory::mark(tasks[n].commit)?)))
         .collect();
     let mut results = vec![Committed::GuardLost; lost.len()];
     if leased.is_empty() {
@@ -172,14 +172,14 @@ async fn earlier(
     }
     let rows = query(
         "SELECT DISTINCT ON (u.n) u.n, h.event, h.outcome, h.text
-         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]::uuid[]) AS u (source, id, n, fence)
-         JOIN perene.history h ON h.source = u.source AND h.id = u.id AND h.fence = u.fence
+         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]::uuid[]) AS u (source, id, n, mark)
+         JOIN perene.history h ON h.source = u.source AND h.id = u.id AND h.mark = u.mark
          ORDER BY u.n, h.seq",
     )
     .bind(leased.iter().map(|&(n, _)| tasks[n].shape.source.as_str()).collect::<Vec<_>>())
     .bind(leased.iter().map(|&(n, _)| tasks[n].commit.connection.id.as_str()).collect::<Vec<_>>())
     .bind(leased.iter().map(|&(n, _)| i64::try_from(n).unwrap_or(i64::MAX)).collect::<Vec<_>>())
-    .bind(leased.iter().map(|&(_, fence)| fence.to_string()).collect::<Vec<_>>())
+    .bind(leased.iter().map(|&(_, mark)| mark.to_string()).collect::<Vec<_>>())
     .fetch_all(&mut **transaction)
     .await?;
     for row in rows {

@@ -2,13 +2,14 @@
 
 use jiff::Timestamp;
 use perene_policy::{Event, Memory, Outcome, State};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::commit::Task;
 use super::connect::{Transaction, query};
 use super::time::PgTime;
 use super::trouble::Trouble;
-use crate::store::{Guard, Outgoing, StoreError};
+use crate::store::{Commit, Guard, Outgoing, StoreError};
 
 /// The event of a row that the database refused to write.
 pub(super) const REFUSED: &str = "refused";
@@ -32,9 +33,19 @@ impl<'a> Line<'a> {
         Self { task, event: REFUSED, outcome: None, text: text.to_owned() }
     }
 
-    fn fence(&self) -> Option<Uuid> {
-        if let Guard::Lease(fence) = self.task.commit.guard { Some(fence) } else { None }
+}
+
+/// What tells a commit that is carried out once more from any other under the same lease.
+pub(super) fn mark(commit: &Commit) -> Option<Uuid> {
+    let Guard::Lease(fence) = commit.guard else { return None };
+    let Commit { decision, .. } = commit;
+    let mut digest = Sha256::new().chain_update(fence).chain_update(format!("{decision:?}"));
+    // Secrets print nothing of themselves.
+    for token in decision.write.iter().flat_map(|write| [&write.token, &write.refresh_token]).flatten() {
+        digest.update(token.fingerprint().as_str());
     }
+    let digest = digest.finalize();
+    Some(Uuid::from_bytes(std::array::from_fn(|n| digest[n])))
 }
 
 /// Writes lines into the history, in their order.
@@ -47,10 +58,10 @@ pub(super) async fn write_history(
         return Ok(());
     }
     query(
-        "INSERT INTO perene.history (source, id, at, event, outcome, text, fence)
-         SELECT u.source, u.id, $1, u.event, u.outcome, u.text, u.fence
+        "INSERT INTO perene.history (source, id, at, event, outcome, text, mark)
+         SELECT u.source, u.id, $1, u.event, u.outcome, u.text, u.mark
          FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]::uuid[])
-         WITH ORDINALITY AS u (source, id, event, outcome, text, fence, n) ORDER BY u.n",
+         WITH ORDINALITY AS u (source, id, event, outcome, text, mark, n) ORDER BY u.n",
     )
     .bind(PgTime::from(now))
     .bind(lines.iter().map(|line| line.task.shape.source.as_str()).collect::<Vec<_>>())
@@ -58,7 +69,7 @@ pub(super) async fn write_history(
     .bind(lines.iter().map(|line| line.event).collect::<Vec<_>>())
     .bind(lines.iter().map(|line| line.outcome.map(Outcome::name)).collect::<Vec<_>>())
     .bind(lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>())
-    .bind(lines.iter().map(|line| line.fence().map(|fence| fence.to_string())).collect::<Vec<_>>())
+    .bind(lines.iter().map(|line| mark(line.task.commit).map(|mark| mark.to_string())).collect::<Vec<_>>())
     .execute(&mut **transaction)
     .await?;
     Ok(())

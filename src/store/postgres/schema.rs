@@ -32,11 +32,11 @@ pub(super) const STEPS: [&[&str]; 1] = [&[
     "CREATE INDEX connection_next_try ON perene.connection (source, next_try_at)",
     "CREATE INDEX connection_incident ON perene.connection (incident_id) WHERE incident_id IS NOT NULL",
     "CREATE INDEX connection_flagged ON perene.connection (user_table, user_id) WHERE flagged",
-    // The fence tells a commit that is carried out again, because its answer was lost, from a late one.
+    // The mark tells a commit that is carried out again, because its answer was lost, from a late one.
     "CREATE TABLE perene.history (
         seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         source text COLLATE \"C\" NOT NULL, id text COLLATE \"C\" NOT NULL, at timestamptz NOT NULL,
-        event text NOT NULL, outcome text, text text NOT NULL, fence uuid
+        event text NOT NULL, outcome text, text text NOT NULL, mark uuid
     )",
     "CREATE INDEX history_connection ON perene.history (source, id, seq)",
     "CREATE INDEX history_at ON perene.history (at)",
