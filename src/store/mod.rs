@@ -12,7 +12,10 @@
 //! - `now` is an argument. The stores read no clock but in [`Store::now`].
 //! - Text that comes from outside (names, keys, tokens) is bound or quoted, never pasted into a statement.
 
+#[cfg(test)]
+mod contract;
 mod error;
+pub mod postgres;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
