@@ -31,7 +31,10 @@ HOUR = timedelta(hours=1)
 
 
 def pytest_configure(config):
-    """Without the binary or the servers the suite says so and fails; nothing is skipped."""
+    """Without the binary the suite says so and fails; nothing is skipped."""
+    # A shell that starts us in the background ignores SIGINT for us, and the commands under test would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     binary = os.environ.get("PERENE_BIN")
     if not config.option.collectonly and (not binary or not os.access(binary, os.X_OK)):
         pytest.exit(f"PERENE_BIN must name the built `perene` binary, not {binary!r}", returncode=2)
