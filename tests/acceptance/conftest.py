@@ -40,7 +40,7 @@ def pytest_configure(config):
         pytest.exit(f"PERENE_BIN must name the built `perene` binary, not {binary!r}", returncode=2)
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """What one finished command left behind."""
 
@@ -52,7 +52,7 @@ class Result:
     def json(self) -> dict:
         return json.loads(self.out)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"exit {self.code}\n--- out\n{self.out[-4000:]}\n--- err\n{self.err[-6000:]}"
 
 
