@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from conftest import APP_SECRET, DAY, HOUR
+from conftest import APP_SECRET, DAY, HOUR, until
 from fake_meta import Answer, bomb, dead, error, fresh, html, limited, outage, raw
 from stores import now
 
@@ -402,6 +402,36 @@ def test_the_limit_lasts_as_long_as_retry_after_says(world):
     assert second.monotonic_s - first.monotonic_s >= 2.0
 
 
+def usage(percent):
+    return fresh(headers={"x-app-usage": json.dumps({"call_count": percent, "total_time": 10, "total_cputime": 10})})
+
+
+def test_the_apps_usage_near_its_limit_stops_its_calls(world):
+    world.store.add_user(7, "ana@example.com", "ana")
+    for n in range(20):
+        world.store.add(n, f"EAA{n}", 2 * DAY + n * timedelta(minutes=1), user=7)
+    world.meta.default = usage(96)
+    report = world.refresh(code=3, PERENE_REFRESH__CONCURRENCY="1")
+    assert 1 <= report["refreshed"] <= 2 and report["refreshed"] + report["deferred"] == 20, report
+    assert len(world.meta.calls) <= 2 and not world.inbox.deliveries
+    assert all(world.store.connection(n).attempts in (0, None) for n in range(20))
+
+
+def test_a_modest_usage_stops_nothing(world):
+    one_customer(world)
+    world.meta.default = usage(40)
+    assert world.refresh()["refreshed"] == 3
+
+
+@pytest.mark.parametrize("value", ["}{", "17%", "[]", "\"x\"", '{"call_count":"many"}', '{"call_count":-5}', '{"call_count":1e300}', "x" * 5000])
+def test_a_malformed_usage_header_stops_nothing(lite_world, value):
+    one_customer(lite_world)
+    lite_world.meta.default = fresh(headers={"x-app-usage": value, "x-business-use-case-usage": value, "retry-after": "soon"})
+    report = lite_world.refresh(code=None)
+    if "1e300" not in value:
+        assert report["refreshed"] == 3, report
+
+
 # an expiry that does not move
 
 
@@ -527,3 +557,22 @@ def test_a_body_that_drips_is_given_up_after_30_seconds(world):
     started = time.monotonic()
     report = world.refresh(code=3)
     assert report["failed"] == 1 and time.monotonic() - started < 130
+
+
+@pytest.mark.soak
+def test_a_provider_that_is_down_is_probed_at_most_twice_a_minute_and_drained_when_it_is_back(world):
+    world.store.add_user(7, "ana@example.com", "ana")
+    for n in range(200):
+        world.store.add(n, f"EAA{n}", 2 * DAY, user=7)
+    world.meta.default = outage(503)
+    service = world.perene.start("run", PERENE_SCHEDULE__CRON="0 3 29 2 *", PERENE_REFRESH__CONCURRENCY="4")
+    until(lambda: len(world.meta.calls) >= 5)
+    time.sleep(10)
+    world.meta.forget()
+    time.sleep(95)
+    assert 1 <= len(world.meta.calls) <= 4
+    world.meta.default = fresh()
+    until(lambda: all(world.store.connection(n).token.startswith("EAAfresh") for n in range(200)), 300, every_s=2, what="the drain")
+    assert service.stop().code == 0
+    assert all(world.store.connection(n).attempts == 0 for n in range(200))
+    assert world.store.flag(7) is False and not world.inbox.deliveries
