@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::{assemble, ids, load, out, table};
 use crate::config::Source;
-use crate::store::{HistoryLine, Standing, Store, StoredAlarm};
+use crate::store::{HistoryLine, Standing, StoredAlarm};
 
 /// How many of the next to expire are shown.
 const SOONEST: usize = 10;

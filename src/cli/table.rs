@@ -12,7 +12,7 @@ const LINES_MAX: usize = 40;
 /// A table without lines, as wide as the terminal allows.
 pub(super) fn plain() -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use perene_policy::app::{App, CIRCUIT_CONNECTIONS, Permission, Sighting};
-use perene_policy::{Grant, Outcome, Secret};
+use perene_policy::{Outcome, Secret};
 
 use crate::provider::AppIdentity;
 use crate::store::{Store, StoreError};
