@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use perene_policy::decide::superseded;
-use perene_policy::{EventKind, redact};
+use perene_policy::redact;
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -274,11 +274,6 @@ async fn carry_out(
     let mut results: HashMap<usize, Swapped> = HashMap::new();
     for &n in part {
         let commit = tasks[n].commit;
-        // Of a row that is gone there is nothing to compare.
-        if commit.decision.events.iter().any(|event| event.kind == EventKind::Vanished) {
-            results.insert(n, Swapped::Done);
-            continue;
-        }
         let written = app_row::Written::of(commit.decision.write.as_ref(), &tasks[n].shape);
         groups.entry((commit.source, written)).or_default().push(Swap { n, commit });
     }
