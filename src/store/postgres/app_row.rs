@@ -10,7 +10,7 @@ use super::row::shown;
 use super::shape::Shape;
 use super::time::PgTime;
 use super::trouble::Trouble;
-use crate::store::Commit;
+use crate::store::{Commit, Guard};
 
 /// Which columns a statement writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +49,14 @@ pub(super) struct Swap<'a> {
     pub(super) commit: &'a Commit,
 }
 
+impl Swap<'_> {
+    /// Decided about a row that was gone, or held no token: both read as an empty one, and either is still
+    /// as it was read.
+    fn is_of_gone(&self) -> bool {
+        matches!(self.commit.guard, Guard::Memory(_)) && self.commit.connection.token_bytes == 0
+    }
+}
+
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Swapped {
@@ -66,10 +74,12 @@ pub(super) async fn swap(
     written: Written,
     swaps: &[Swap<'_>],
 ) -> Result<HashMap<usize, Swapped>, Trouble> {
-    let mut results: HashMap<usize, Swapped> = swaps.iter().map(|swap| (swap.n, Swapped::Changed)).collect();
     // A key of a type that the column no longer has can be in no row.
-    let mut swaps: Vec<&Swap<'_>> =
-        swaps.iter().filter(|swap| shape.id.canonical(&swap.commit.connection.id).is_some()).collect();
+    let (mut swaps, rowless): (Vec<&Swap<'_>>, Vec<&Swap<'_>>) =
+        swaps.iter().partition(|swap| shape.id.canonical(&swap.commit.connection.id).is_some());
+    let mut results: HashMap<usize, Swapped> = swaps.iter().map(|swap| (swap.n, Swapped::Changed)).collect();
+    let rowless = rowless.iter().map(|swap| (swap.n, if swap.is_of_gone() { Swapped::Done } else { Swapped::Changed }));
+    results.extend(rowless);
     swaps.sort_unstable_by(|a, b| a.commit.connection.id.cmp(&b.commit.connection.id));
     if written.is_nothing() {
         for n in unchanged(transaction, shape, &swaps).await? {
@@ -114,14 +124,26 @@ async fn unchanged(
         return Ok(HashSet::new());
     }
     let sql = format!(
-        "SELECT u.n FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[])
-         AS u (n, id, token, bytes, refresh) JOIN {} t ON {}",
-        shape.table,
-        is_same(shape)
+        "SELECT u.n FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[],
+                                 $6::boolean[])
+         AS u (n, id, token, bytes, refresh, gone) LEFT JOIN {table} t ON t.{id} = {key}
+         WHERE {same} OR (u.gone AND t.{id} IS NULL)",
+        table = shape.table,
+        id = shape.id.column,
+        key = shape.id.cast("u.id"),
+        same = is_same(shape)
     );
     let Read { n, id, token, bytes, refresh } = Read::of(swaps);
-    let rows =
-        query(sql).bind(n).bind(id).bind(token).bind(bytes).bind(refresh).fetch_all(&mut **transaction).await?;
+    let gone: Vec<bool> = swaps.iter().map(|swap| swap.is_of_gone()).collect();
+    let rows = query(sql)
+        .bind(n)
+        .bind(id)
+        .bind(token)
+        .bind(bytes)
+        .bind(refresh)
+        .bind(gone)
+        .fetch_all(&mut **transaction)
+        .await?;
     numbers(&rows)
 }
 

@@ -69,7 +69,7 @@ impl PostgresStore {
         };
         let Wanted { from, condition, order, after, .. } = &wanted;
         let sql = format!(
-            "SELECT {} {from} WHERE {condition}{after} AND NOT {} {order} LIMIT $8",
+            "SELECT {} {from} {} WHERE {condition}{after} AND l.is_held IS NULL {order} LIMIT $8",
             row::columns(&shape),
             leased(&shape)
         );
@@ -93,7 +93,7 @@ impl PostgresStore {
             return Ok(0);
         };
         let Wanted { from, condition, .. } = &wanted;
-        let sql = format!("SELECT count(*) {from} WHERE {condition} AND NOT {}", leased(&shape));
+        let sql = format!("SELECT count(*) {from} {} WHERE {condition} AND l.is_held IS NULL", leased(&shape));
         let row =
             bound(sql, &claim, &shape, &wanted).bind(claim.fence.to_string()).fetch_one(&mut *transaction).await?;
         let rows: i64 = row.try_get(0)?;
@@ -138,48 +138,52 @@ impl PostgresStore {
     }
 
     pub(super) async fn release_once(&self, leases: &[Lease]) -> Result<(), Trouble> {
-        let mut transaction = self.connections.begin().await?;
         let mut held = Vec::with_capacity(leases.len());
         for Lease { source, id, fence } in leases {
             held.push((self.source(*source)?.table.to_string(), id.as_str(), *fence));
         }
-        let mut held: Vec<_> = held.iter().map(|(source, id, fence)| (source.as_str(), *id, *fence)).collect();
-        drop_leases(&mut transaction, &mut held).await?;
+        let held: Vec<_> = held.iter().map(|(source, id, fence)| (source.as_str(), *id, *fence)).collect();
+        let mut transaction = self.connections.begin().await?;
+        give_back(&mut transaction, &held).await?;
         transaction.commit().await
     }
 }
 
-/// Gives leases back, in the order in which claims take them.
-pub(super) async fn drop_leases(
+/// Gives leases back that are still held; returns which, by their places. They are locked in the order in
+/// which claims take them; from then on nobody else can decide about these connections.
+pub(super) async fn give_back(
     connection: &mut PgConnection,
-    leases: &mut [(&str, &str, uuid::Uuid)],
-) -> Result<(), Trouble> {
-    leases.sort_unstable();
-    let sources: Vec<&str> = leases.iter().map(|lease| lease.0).collect();
-    let ids: Vec<&str> = leases.iter().map(|lease| lease.1).collect();
-    let fences: Vec<String> = leases.iter().map(|lease| lease.2.to_string()).collect();
-    query(
+    leases: &[(&str, &str, uuid::Uuid)],
+) -> Result<Vec<usize>, Trouble> {
+    let mut places: Vec<usize> = (0..leases.len()).collect();
+    places.sort_unstable_by_key(|&n| leases[n]);
+    let rows = query(
         "WITH mine AS (
-             SELECT l.source, l.id, l.fence FROM unnest($1::text[], $2::text[], $3::text[]::uuid[]) AS u (source, id, fence)
-             JOIN perene.lease l ON l.source = u.source AND l.id = u.id AND l.fence = u.fence
-             ORDER BY l.source, l.id FOR UPDATE OF l
+             SELECT u.n, u.source, u.id, u.fence
+             FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]::uuid[]) AS u (n, source, id, fence),
+                  LATERAL (SELECT 1 FROM perene.lease l
+                           WHERE l.source = u.source AND l.id = u.id AND l.fence = u.fence FOR UPDATE) held
          )
-         DELETE FROM perene.lease l USING mine WHERE l.source = mine.source AND l.id = mine.id AND l.fence = mine.fence",
+         DELETE FROM perene.lease l USING mine
+         WHERE l.source = mine.source AND l.id = mine.id AND l.fence = mine.fence RETURNING mine.n",
     )
-    .bind(sources)
-    .bind(ids)
-    .bind(fences)
-    .execute(connection)
+    .bind(places.iter().map(|&n| i64::try_from(n).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(places.iter().map(|&n| leases[n].0).collect::<Vec<_>>())
+    .bind(places.iter().map(|&n| leases[n].1).collect::<Vec<_>>())
+    .bind(places.iter().map(|&n| leases[n].2.to_string()).collect::<Vec<_>>())
+    .fetch_all(connection)
     .await?;
-    Ok(())
+    let held = rows.iter().map(|row| Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX)));
+    Ok(held.collect::<Result<_, sqlx::Error>>()?)
 }
 
-/// Another holder has the row. `$7` is the claim's own fence: a claim that is made again, because its
-/// answer was lost, finds its own leases.
+/// Joins whether another holder has the row, as `l.is_held`. `$7` is the claim's own fence: a claim that is
+/// made again, because its answer was lost, finds its own leases. The limit keeps it a look into the index
+/// for each row; all leases at once are many, and most of them dead ones.
 fn leased(shape: &Shape) -> String {
     format!(
-        "EXISTS (SELECT 1 FROM perene.lease l WHERE l.source = $1 AND l.id = {} AND l.until > $2::timestamptz \
-         AND l.fence <> $7::text::uuid)",
+        "LEFT JOIN LATERAL (SELECT true AS is_held FROM perene.lease l WHERE l.source = $1 AND l.id = {} \
+         AND l.until > $2::timestamptz AND l.fence <> $7::text::uuid LIMIT 1) l ON true",
         shape.id.text()
     )
 }
@@ -210,7 +214,7 @@ async fn candidates(
 ) -> Result<(Vec<Candidate>, Option<Cursor>), Trouble> {
     let Wanted { from, condition, order, after, .. } = wanted;
     let sql = format!(
-        "SELECT {}, {}, {} {from} WHERE {condition}{after} {order} LIMIT $8",
+        "SELECT {}, {}, l.is_held IS NOT NULL {from} {} WHERE {condition}{after} {order} LIMIT $8",
         shape.id.text(),
         shape.expires.read(),
         leased(shape)

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use perene_policy::decide::superseded;
-use perene_policy::{EventKind, redact};
+use perene_policy::redact;
 use sqlx::Row;
 use uuid::Uuid;
 
 use super::PostgresStore;
 use super::app_row::{Swap, Swapped};
-use super::claim::drop_leases;
+use super::claim::give_back;
 use super::connect::{Transaction, query};
 use super::memory::Line;
 use super::shape::Shape;
@@ -55,8 +55,7 @@ impl PostgresStore {
             tasks.push(Task { commit, shape: self.shape(&mut transaction, commit.source).await? });
         }
         let raised_for = flag::lock_users(&mut transaction, &tasks).await?;
-        let fence = Uuid::new_v4();
-        let guarded = guarded(&mut transaction, &tasks, fence, now).await?;
+        let guarded = guarded(&mut transaction, &tasks, now).await?;
         let mut results: Vec<Option<Committed>> = vec![None; tasks.len()];
         let lost: Vec<usize> = (0..tasks.len()).filter(|n| !guarded.contains(n)).collect();
         for (n, earlier) in lost.iter().zip(earlier(&mut transaction, &tasks, &lost).await?) {
@@ -65,95 +64,87 @@ impl PostgresStore {
         let todo: Vec<usize> = (0..tasks.len()).filter(|n| guarded.contains(n)).collect();
         let batch = Batch { tasks: &tasks, raised_for: &raised_for, now };
         carry_out_by_parts(&mut transaction, &batch, todo, &mut results).await?;
-        let mut leases: Vec<(&str, &str, Uuid)> = guarded
-            .iter()
-            .map(|&n| {
-                let fence = if let Guard::Lease(fence) = tasks[n].commit.guard { fence } else { fence };
-                (tasks[n].shape.source.as_str(), tasks[n].commit.connection.id.as_str(), fence)
-            })
-            .collect();
-        drop_leases(&mut transaction, &mut leases).await?;
         transaction.commit().await?;
         Ok(results.into_iter().map(|result| result.unwrap_or(Committed::GuardLost)).collect())
     }
 }
 
-/// Whose guard holds. From here to the end of the transaction nobody else can decide about these: a
-/// remembered connection is leased too, so that no claim reads what is about to be written.
+/// Whose guard holds. A lease is given back at once: until the transaction ends, its row stays locked, and
+/// whoever wants to take it waits.
 async fn guarded(
     transaction: &mut Transaction,
     tasks: &[Task<'_>],
-    own_fence: Uuid,
     now: Timestamp,
 ) -> Result<HashSet<usize>, Trouble> {
-    let mut by_lease: Vec<(&str, &str, i64, String)> = Vec::new();
-    let mut by_version: Vec<(&str, &str, i64, i64)> = Vec::new();
-    for (n, Task { commit, shape }) in (0_i64..).zip(tasks) {
+    let mut leases: Vec<(&str, &str, Uuid)> = Vec::new();
+    let mut leased: Vec<usize> = Vec::new();
+    let mut remembered: Vec<(&str, &str, usize, i64)> = Vec::new();
+    for (n, Task { commit, shape }) in tasks.iter().enumerate() {
         let id = commit.connection.id.as_str();
         match commit.guard {
-            Guard::Lease(fence) => by_lease.push((&shape.source, id, n, fence.to_string())),
-            Guard::Memory(version) => by_version.push((&shape.source, id, n, version)),
+            Guard::Lease(fence) => {
+                leases.push((&shape.source, id, fence));
+                leased.push(n);
+            }
+            Guard::Memory(version) => remembered.push((&shape.source, id, n, version)),
         }
     }
     let mut guarded = HashSet::new();
-    if !by_lease.is_empty() {
-        let rows = query(
-            "SELECT u.n FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]::uuid[]) AS u (source, id, n, fence)
-             JOIN perene.lease l ON l.source = u.source AND l.id = u.id AND l.fence = u.fence
-             ORDER BY l.source, l.id FOR UPDATE OF l",
-        )
-        .bind(by_lease.iter().map(|row| row.0).collect::<Vec<_>>())
-        .bind(by_lease.iter().map(|row| row.1).collect::<Vec<_>>())
-        .bind(by_lease.iter().map(|row| row.2).collect::<Vec<_>>())
-        .bind(by_lease.iter().map(|row| row.3.as_str()).collect::<Vec<_>>())
-        .fetch_all(&mut **transaction)
-        .await?;
-        guarded.extend(numbers(&rows)?);
+    if !leases.is_empty() {
+        guarded.extend(give_back(transaction, &leases).await?.into_iter().filter_map(|place| leased.get(place)));
     }
-    if !by_version.is_empty() {
-        by_version.sort_unstable();
-        let sources: Vec<&str> = by_version.iter().map(|row| row.0).collect();
-        let ids: Vec<&str> = by_version.iter().map(|row| row.1).collect();
-        let leased = query(
-            "INSERT INTO perene.lease AS l (source, id, holder, fence, until)
-             SELECT u.source, u.id, 'sweep', $3::text::uuid, $4 FROM unnest($1::text[], $2::text[]) AS u (source, id)
-             ON CONFLICT (source, id) DO UPDATE SET holder = excluded.holder, fence = excluded.fence, until = excluded.until
-             WHERE l.until <= $4
-             RETURNING l.source, l.id",
-        )
-        .bind(&sources)
-        .bind(&ids)
-        .bind(own_fence.to_string())
-        .bind(PgTime::from(now))
-        .fetch_all(&mut **transaction)
-        .await?;
-        let leased: HashSet<(String, String)> =
-            leased.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?;
-        let rows = query(
-            "SELECT u.n FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS u (source, id, n, version)
-             JOIN perene.connection c ON c.source = u.source AND c.id = u.id AND c.version = u.version
-             ORDER BY c.source, c.id FOR UPDATE OF c",
-        )
-        .bind(&sources)
-        .bind(&ids)
-        .bind(by_version.iter().map(|row| row.2).collect::<Vec<_>>())
-        .bind(by_version.iter().map(|row| row.3).collect::<Vec<_>>())
-        .fetch_all(&mut **transaction)
-        .await?;
-        let is_leased = |n: &usize| {
-            let Task { commit, shape } = &tasks[*n];
-            leased.contains(&(shape.source.clone(), commit.connection.id.clone()))
-        };
-        guarded.extend(numbers(&rows)?.into_iter().filter(is_leased));
-        // The leases of those whose version was another go as well; none of this is seen by anybody.
-        query("DELETE FROM perene.lease WHERE fence = $1::text::uuid AND (source, id) IN (SELECT * FROM unnest($2::text[], $3::text[]))")
-            .bind(own_fence.to_string())
-            .bind(&sources)
-            .bind(&ids)
-            .execute(&mut **transaction)
-            .await?;
+    if !remembered.is_empty() {
+        remembered.sort_unstable();
+        guarded.extend(still_remembered(transaction, &remembered, now).await?);
     }
     Ok(guarded)
+}
+
+/// Which of `remembered` (source, key, place, version; sorted) are in that version and leased by nobody.
+///
+/// Each is leased for the time of this transaction: a claim that is under way has taken its lease before,
+/// or waits for this transaction's end and then reads what it has written.
+async fn still_remembered(
+    transaction: &mut Transaction,
+    remembered: &[(&str, &str, usize, i64)],
+    now: Timestamp,
+) -> Result<Vec<usize>, Trouble> {
+    let fence = Uuid::new_v4();
+    let sources: Vec<&str> = remembered.iter().map(|row| row.0).collect();
+    let ids: Vec<&str> = remembered.iter().map(|row| row.1).collect();
+    query(
+        "INSERT INTO perene.lease AS l (source, id, holder, fence, until)
+         SELECT DISTINCT u.source, u.id, 'sweep', $3::text::uuid, $4::timestamptz
+         FROM unnest($1::text[], $2::text[]) AS u (source, id) ORDER BY u.source, u.id
+         ON CONFLICT (source, id) DO UPDATE SET holder = excluded.holder, fence = excluded.fence, until = excluded.until
+         WHERE l.until <= $4",
+    )
+    .bind(&sources)
+    .bind(&ids)
+    .bind(fence.to_string())
+    .bind(PgTime::from(now))
+    .execute(&mut **transaction)
+    .await?;
+    let rows = query(
+        "SELECT u.n FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS u (source, id, n, version)
+         JOIN perene.connection c ON c.source = u.source AND c.id = u.id AND c.version = u.version
+         JOIN perene.lease l ON l.source = u.source AND l.id = u.id AND l.fence = $5::text::uuid
+         ORDER BY c.source, c.id FOR UPDATE OF c",
+    )
+    .bind(&sources)
+    .bind(&ids)
+    .bind(remembered.iter().map(|row| i64::try_from(row.2).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(remembered.iter().map(|row| row.3).collect::<Vec<_>>())
+    .bind(fence.to_string())
+    .fetch_all(&mut **transaction)
+    .await?;
+    query("DELETE FROM perene.lease WHERE fence = $1::text::uuid AND (source, id) IN (SELECT * FROM unnest($2::text[], $3::text[]))")
+        .bind(fence.to_string())
+        .bind(&sources)
+        .bind(&ids)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(numbers(&rows)?)
 }
 
 /// What became of commits whose lease is gone: it may have been this very commit that gave it back.
@@ -274,11 +265,6 @@ async fn carry_out(
     let mut results: HashMap<usize, Swapped> = HashMap::new();
     for &n in part {
         let commit = tasks[n].commit;
-        // Of a row that is gone there is nothing to compare.
-        if commit.decision.events.iter().any(|event| event.kind == EventKind::Vanished) {
-            results.insert(n, Swapped::Done);
-            continue;
-        }
         let written = app_row::Written::of(commit.decision.write.as_ref(), &tasks[n].shape);
         groups.entry((commit.source, written)).or_default().push(Swap { n, commit });
     }

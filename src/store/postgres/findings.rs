@@ -31,7 +31,7 @@ impl PostgresStore {
                     kind: FindingKind::Advice,
                     text: format!(
                         "table `{}` has no index that begins with `{expiry}`: each run reads the whole table; run `perene migrate`",
-                        table.full_name()
+                        table.written
                     ),
                 });
             }
@@ -109,7 +109,7 @@ async fn rights(
     findings: &mut Vec<Finding>,
 ) -> Result<(), Trouble> {
     let there: Vec<&Mapped<'_>> = columns.iter().filter(|column| table.columns.contains_key(column.name)).collect();
-    let of = table.full_name();
+    let of = &table.written;
     let remedy = format!("`perene migrate --grant-to {user}`, run by the owner, gives it");
     let mut lack = |text: String| findings.push(Finding { kind: FindingKind::Rights, text });
     let row = query("SELECT has_schema_privilege($1, 'USAGE')").bind(&table.schema).fetch_one(&mut *connection).await?;
@@ -145,7 +145,7 @@ async fn row_security(
     table: &Table,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Trouble> {
-    let of = table.full_name();
+    let of = &table.written;
     let row = query(
         "SELECT row_security_active($1::bigint::oid),
                 (SELECT count(DISTINCT need) FROM pg_catalog.pg_policy p, unnest(ARRAY['r', 'w']) AS need

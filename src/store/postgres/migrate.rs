@@ -27,16 +27,17 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '50ms'";
 /// One thing to be done to an app's table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
-    /// In a transaction, under a short lock.
-    Columns { table: String, sql: String },
+    /// All columns of one table, in a transaction, under a short lock.
+    Columns { table: String, statements: Vec<String> },
     /// On its own: `CONCURRENTLY` allows no transaction.
-    Index { table: i64, sql: String },
+    Index { table: i64, statement: String },
 }
 
 impl Change {
-    fn sql(&self) -> &str {
+    fn statements(self) -> Vec<String> {
         match self {
-            Self::Columns { sql, .. } | Self::Index { sql, .. } => sql,
+            Self::Columns { statements, .. } => statements,
+            Self::Index { statement, .. } => vec![statement],
         }
     }
 }
@@ -47,7 +48,7 @@ impl PostgresStore {
         let changes = self.changes(&mut transaction).await?;
         let mut statements = schema::standing(&mut transaction).await?.missing();
         transaction.commit().await?;
-        statements.extend(changes.iter().map(|change| change.sql().to_owned()));
+        statements.extend(changes.into_iter().flat_map(Change::statements));
         Ok(statements)
     }
 
@@ -63,10 +64,10 @@ impl PostgresStore {
         let mut made = schema::make(self).await?;
         for change in changes {
             match &change {
-                Change::Columns { table, sql } => self.add_columns(table, sql, patience).await?,
-                Change::Index { table, sql } => self.build_index(*table, sql).await?,
+                Change::Columns { table, statements } => self.add_columns(table, statements, patience).await?,
+                Change::Index { table, statement } => self.build_index(*table, statement).await?,
             }
-            made.push(change.sql().to_owned());
+            made.extend(change.statements());
         }
         Ok(made)
     }
@@ -90,12 +91,12 @@ impl PostgresStore {
         Ok(columns)
     }
 
-    async fn add_columns(&self, table: &str, sql: &str, patience: Duration) -> Result<(), Trouble> {
+    async fn add_columns(&self, table: &str, statements: &[String], patience: Duration) -> Result<(), Trouble> {
         let (mut waited, mut pause) = (Duration::ZERO, Duration::from_millis(100));
         loop {
             let mut transaction = self.connections.begin().await?;
             transaction.run(LOCK_TIMEOUT).await?;
-            match (*transaction).execute(sqlx::raw_sql(AssertSqlSafe(sql))).await {
+            match (*transaction).execute(sqlx::raw_sql(AssertSqlSafe(statements.join("; ")))).await {
                 Ok(_) => return transaction.commit().await,
                 Err(error) => {
                     let trouble = Trouble::from(error);
@@ -156,7 +157,8 @@ async fn add(
             None => {}
             Some(finding) if finding.kind == FindingKind::Missing => {
                 let type_name = column.added_as.unwrap_or("text");
-                added.push(format!("ADD COLUMN IF NOT EXISTS {} {type_name}", ident(column.name)));
+                let name = ident(column.name);
+                added.push(format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {name} {type_name}", table.sql()));
             }
             Some(finding) if finding.kind == FindingKind::BadType => {
                 return Err(StoreError::Mapping(finding.text).into());
@@ -165,8 +167,7 @@ async fn add(
         }
     }
     if !added.is_empty() {
-        let sql = format!("ALTER TABLE {} {}", table.sql(), added.join(", "));
-        changes.push(Change::Columns { table: table.sql(), sql });
+        changes.push(Change::Columns { table: table.sql(), statements: added });
     }
     Ok(table)
 }
@@ -213,15 +214,15 @@ async fn index(connection: &mut PgConnection, table: &Table, expiry: &str, id: &
     .await?;
     let mut changes = Vec::new();
     if leftover.try_get(0)? {
-        let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}.{name}", ident(&table.schema));
-        changes.push(Change::Index { table: table.oid, sql });
+        let statement = format!("DROP INDEX CONCURRENTLY IF EXISTS {}.{name}", ident(&table.schema));
+        changes.push(Change::Index { table: table.oid, statement });
     }
-    let sql = format!(
+    let statement = format!(
         "CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {} ({}, {})",
         table.sql(),
         ident(expiry),
         ident(id)
     );
-    changes.push(Change::Index { table: table.oid, sql });
+    changes.push(Change::Index { table: table.oid, statement });
     Ok(changes)
 }

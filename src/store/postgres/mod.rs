@@ -26,6 +26,8 @@ mod sql;
 mod status;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod time;
 mod trouble;
 

@@ -26,13 +26,13 @@ impl PostgresStore {
         let mut page = Vec::new();
         for source in first..self.sources.len() {
             let shape = self.shape(&mut transaction, source).await?;
-            let mut last = after.filter(|after| after.0 == source).map_or_else(String::new, |after| after.1.clone());
+            let mut last = after.filter(|after| after.0 == source).map(|after| after.1.clone());
             // Memories that cannot be read are passed over; the page is filled up from behind them.
             while page.len() < limit {
                 let wanted = limit - page.len();
-                let rows = read(&mut transaction, &shape, &last, wanted, now).await?;
+                let rows = read(&mut transaction, &shape, last.as_deref(), wanted, now).await?;
                 let Some(end) = rows.last() else { break };
-                last = end.try_get(KEY)?;
+                last = Some(end.try_get(KEY)?);
                 let is_end = rows.len() < wanted;
                 for found in &rows {
                     page.extend(remembered(found, source, &shape)?);
@@ -50,19 +50,21 @@ impl PostgresStore {
 async fn read(
     transaction: &mut Transaction,
     shape: &Shape,
-    last: &str,
+    last: Option<&str>,
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<sqlx::postgres::PgRow>, Trouble> {
     let sql = format!(
         "SELECT {columns}, c.id, c.version FROM perene.connection c LEFT JOIN {table} t ON t.{id} = {key}
-         WHERE c.source = $1 AND c.id > $2 AND NOT EXISTS (
+         WHERE c.source = $1{after} AND NOT EXISTS (
              SELECT 1 FROM perene.lease l WHERE l.source = c.source AND l.id = c.id AND l.until > $3)
          ORDER BY c.id LIMIT $4",
         columns = row::columns(shape),
         table = shape.table,
         id = shape.id.column,
         key = shape.id.cast_stored("c.id"),
+        // An empty text is a key like any other, and comes first.
+        after = if last.is_some() { " AND c.id > $2" } else { "" },
     );
     let rows = query(sql)
         .bind(&shape.source)

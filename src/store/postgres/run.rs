@@ -56,7 +56,7 @@ impl PostgresStore {
 
     pub(super) async fn forget_once(&self, before: Timestamp) -> Result<(), Trouble> {
         for sql in [
-            "DELETE FROM perene.history WHERE seq IN (SELECT seq FROM perene.history WHERE at < $1 LIMIT $2)",
+            "DELETE FROM perene.history WHERE ctid = ANY (ARRAY (SELECT ctid FROM perene.history WHERE at < $1 LIMIT $2))",
             "DELETE FROM perene.outbox WHERE id IN (SELECT id FROM perene.outbox WHERE done_at < $1 LIMIT $2)",
             "DELETE FROM perene.run WHERE seq IN (SELECT seq FROM perene.run WHERE finished_at < $1 LIMIT $2)",
         ] {

@@ -18,7 +18,6 @@ pub(super) const STEPS: [&[&str]; 1] = [&[
         holder text NOT NULL, fence uuid NOT NULL, until timestamptz NOT NULL,
         PRIMARY KEY (source, id)
     ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02)",
-    "CREATE INDEX lease_holder ON perene.lease (holder)",
     // Versions are never used twice, also not by a row that was forgotten and is remembered again.
     "CREATE SEQUENCE perene.connection_version",
     "CREATE TABLE perene.connection (
@@ -34,12 +33,13 @@ pub(super) const STEPS: [&[&str]; 1] = [&[
     "CREATE INDEX connection_flagged ON perene.connection (user_table, user_id) WHERE flagged",
     // The mark tells a commit that is carried out again, because its answer was lost, from a late one.
     "CREATE TABLE perene.history (
-        seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        seq bigint GENERATED ALWAYS AS IDENTITY,
         source text COLLATE \"C\" NOT NULL, id text COLLATE \"C\" NOT NULL, at timestamptz NOT NULL,
-        event text NOT NULL, outcome text, text text NOT NULL, mark uuid
+        event text NOT NULL, outcome text, text text NOT NULL, mark uuid,
+        PRIMARY KEY (source, id, seq)
     )",
-    "CREATE INDEX history_connection ON perene.history (source, id, seq)",
-    "CREATE INDEX history_at ON perene.history (at)",
+    // It grows by a line for every refresh, in order of time: an index of page ranges is enough, and almost free.
+    "CREATE INDEX history_at ON perene.history USING brin (at)",
     "CREATE TABLE perene.outbox (
         id text PRIMARY KEY, seq bigint GENERATED ALWAYS AS IDENTITY,
         incident_id text NOT NULL, source text NOT NULL, connection_id text NOT NULL, user_id text,

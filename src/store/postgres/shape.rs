@@ -19,6 +19,8 @@ pub(super) struct Table {
     pub(super) oid: i64,
     pub(super) schema: String,
     pub(super) name: String,
+    /// As the configuration has it.
+    pub(super) written: String,
     /// `r` table, `p` partitioned, `v` view, `m` materialised view, `f` foreign.
     pub(super) kind: String,
     pub(super) columns: HashMap<String, Column>,
@@ -37,7 +39,7 @@ impl Table {
         format!("{}.{}", ident(&self.schema), ident(&self.name))
     }
 
-    /// As people read it.
+    /// The same for every way in which a configuration may write it.
     pub(super) fn full_name(&self) -> String {
         format!("{}.{}", self.schema, self.name)
     }
@@ -82,7 +84,8 @@ pub(super) async fn look_up(connection: &mut PgConnection, table: &TableName) ->
             Ok((row.try_get(0)?, Column { kind, type_name: row.try_get(2)? }))
         })
         .collect::<Result<_, sqlx::Error>>()?;
-    Ok(Some(Table { oid, schema: found.try_get(1)?, name: found.try_get(2)?, kind: found.try_get(3)?, columns }))
+    let written = table.to_string();
+    Ok(Some(Table { oid, written, schema: found.try_get(1)?, name: found.try_get(2)?, kind: found.try_get(3)?, columns }))
 }
 
 /// The text about a table that is not there; it says where one of that name is.
@@ -250,7 +253,7 @@ pub(super) fn user_columns(source: &Source) -> Vec<Mapped<'_>> {
 
 /// What is wrong with one mapped column of `table`.
 pub(super) fn column_finding(table: &Table, column: &Mapped<'_>) -> Option<Finding> {
-    let (name, of) = (column.name, table.full_name());
+    let (name, of) = (column.name, &table.written);
     let (kind, text) = match (table.columns.get(name), column.added_as) {
         (Some(found), _) if column.need.accepts(&found.kind) => return None,
         (Some(found), _) => (
