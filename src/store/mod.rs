@@ -16,6 +16,7 @@
 mod contract;
 mod error;
 pub mod postgres;
+pub mod sqlite;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};

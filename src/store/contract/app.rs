@@ -54,8 +54,8 @@ pub(crate) async fn new_alarms_are_told_once<F: Fixture>() {
     let down = alarm("provider_down", now(), "no answer");
     let limited = alarm("app_limited", now(), "limit");
     let store = &world.store;
-    assert_eq!(store.set_alarms("facebook", &[down.clone()]).await.expect("sets"), [down.clone()]);
-    assert_eq!(store.set_alarms("facebook", &[down.clone()]).await.expect("sets"), []);
+    assert_eq!(store.set_alarms("facebook", std::slice::from_ref(&down)).await.expect("sets"), [down.clone()]);
+    assert_eq!(store.set_alarms("facebook", std::slice::from_ref(&down)).await.expect("sets"), []);
     let both = [down.clone(), limited.clone()];
     assert_eq!(store.set_alarms("facebook", &both).await.expect("sets"), [limited]);
     let changed = alarm("provider_down", now(), "still no answer");
@@ -65,7 +65,7 @@ pub(crate) async fn new_alarms_are_told_once<F: Fixture>() {
     assert_eq!(standing[0].text, "still no answer");
     assert_eq!(store.set_alarms("facebook", &[]).await.expect("sets"), []);
     assert_eq!(store.alarms().await.expect("reads"), []);
-    assert_eq!(store.set_alarms("facebook", &[down.clone()]).await.expect("sets"), [down], "it is new again");
+    assert_eq!(store.set_alarms("facebook", std::slice::from_ref(&down)).await.expect("sets"), [down], "it is new again");
 }
 
 pub(crate) async fn alarms_stand_oldest_first_and_by_subject<F: Fixture>() {

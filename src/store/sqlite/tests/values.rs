@@ -1,0 +1,1 @@
+//! Values that only SQLite can hold.
