@@ -15,6 +15,8 @@
 #[cfg(test)]
 mod contract;
 mod error;
+pub mod faulty;
+pub mod memory;
 pub mod postgres;
 pub mod sqlite;
 
