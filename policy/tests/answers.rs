@@ -213,6 +213,13 @@ const CASES: &[Case] = &[
     ("limit_words", Oauth2, 403, &[], r#"{"error":{"code":"rate_limit_exceeded","message":"x","log_id":"1"}}"#),
     ("limit_words", Oauth2, 400, &[], r#"{"message":"x","error":429}"#),
     (
+        "too_young",
+        IgRefresh,
+        400,
+        &[],
+        r#"{"error":{"message":"The access token must be at least 24 hours old to be refreshed.","type":"IGApiException","code":100}}"#,
+    ),
+    (
         "limit_phrases",
         Oauth2,
         400,
@@ -788,7 +795,7 @@ fn every_rule_is_reached() {
 #[test]
 fn every_outcome_of_an_answer_has_a_rule() {
     let outcomes: BTreeSet<_> = RULES.iter().map(|rule| rule.outcome).collect();
-    let expected = [Refreshed, Transient, NeedsReconnect, Unrecognised, RateLimited, Misconfigured];
+    let expected = [Refreshed, Transient, NeedsReconnect, Unrecognised, TooYoung, RateLimited, Misconfigured];
     assert_eq!(outcomes, expected.into_iter().collect());
 }
 

@@ -551,8 +551,8 @@ impl<'a> Driver<'a> {
         let mut not_due = Vec::new();
         for connection in claimed.connections {
             // A retry is of the generation that is remembered: a newer one is not due because an older was.
-            let is_another = matches!(self.order.which, Which::Retry { .. })
-                && connection.memory_of_this_generation().is_none();
+            let is_another =
+                matches!(self.order.which, Which::Retry { .. }) && connection.memory_of_this_generation().is_none();
             if is_another || (self.order.only_due && !self.engine.is_due(&connection, now)) {
                 not_due.push(connection.id);
             } else {

@@ -361,8 +361,9 @@ pub struct StoredAlarm {
 }
 
 /// How the connections stand. Each is counted once, in the first of these that fits: dark (expired, or
-/// refused for good), limited, failing (an incident is open), waiting (a retry time in the future, or only
-/// the customer's login helps), due, healthy. Rows without a token are not counted.
+/// refused for good), limited, waiting for the customer's own login (`not_extended`), failing (an incident is
+/// open), waiting (a retry time in the future, unless the state is `healthy`: that one only comes up to be
+/// looked at), due, healthy. Rows without a token are not counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Nothing is to be done.

@@ -43,6 +43,15 @@ pub(super) const APP: &[&str] = &[
     "can't make requests for that application",
 ];
 
+/// The token is under 24 hours of age.
+pub(super) const TOO_YOUNG: &[&str] = &[
+    "24 hours old",
+    "at least 24 hours",
+    "less than 24 hours",
+    "too young to be refreshed",
+    "too new to be refreshed",
+];
+
 /// Our request or the stored string is wrong, for this connection.
 pub(super) const REQUEST: &[&str] = &[
     "must use https",

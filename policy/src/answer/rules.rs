@@ -7,7 +7,7 @@
 
 use super::shape::{Evidence, Shape};
 use super::{Endpoint, phrases};
-use crate::Outcome::{self, Misconfigured, NeedsReconnect, RateLimited, Refreshed, Transient, Unrecognised};
+use crate::Outcome::{self, Misconfigured, NeedsReconnect, RateLimited, Refreshed, TooYoung, Transient, Unrecognised};
 use crate::Scope;
 
 /// One row of the table.
@@ -388,6 +388,15 @@ pub static RULES: &[Rule] = &[
         CONNECTION,
         GRAPH_LIMITS,
         When { phrases: phrases::THROTTLE, ..ERROR },
+    ),
+    // No real body of it is known; whatever it is, it will speak of the age.
+    rule(
+        "too_young",
+        TooYoung,
+        "under_24_hours_of_age",
+        CONNECTION,
+        "https://developers.facebook.com/docs/instagram-platform/reference/refresh_access_token",
+        When { endpoints: &[Endpoint::IgRefresh, Endpoint::ThRefresh], phrases: phrases::TOO_YOUNG, ..ERROR },
     ),
     rule("outage_phrases", Transient, "provider_trouble", NOBODY, AIRBYTE, When { phrases: phrases::OUTAGE, ..ERROR }),
     // Codes 1 and 2.

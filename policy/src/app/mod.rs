@@ -149,7 +149,9 @@ impl App {
     /// Learns from one connection's answer.
     pub fn learn(&mut self, sighting: &Sighting, now: Timestamp) {
         self.pace.learn(&sighting.usage, now);
-        if let Some(wait) = self.pace.stop_for(&sighting.usage, NEAR_LIMIT_WAIT) {
+        if sighting.outcome != Outcome::RateLimited
+            && let Some(wait) = self.pace.stop_for(&sighting.usage, NEAR_LIMIT_WAIT)
+        {
             self.pause(later(now, wait), 0, now);
         }
         self.tally.add(&sighting.connection, sighting.outcome, now);
@@ -222,7 +224,10 @@ impl App {
             alarms.push(Alarm {
                 kind: "app_limited",
                 since: limit.since,
-                text: format!("app `{name}` has reached the provider's limit; nothing is sent before {}", limit.until),
+                text: format!(
+                    "app `{name}` has reached the provider's limit; nothing is sent before {}",
+                    limit.until.strftime("%Y-%m-%dT%H:%M:%SZ")
+                ),
             });
         }
         alarms

@@ -250,7 +250,7 @@ fn inspected(connection: &Connection, conclusion: &Conclusion, context: &Context
     let now = context.now;
     let expires_at = if conclusion.never_expires { None } else { conclusion.expires_at.or(connection.expires_at) };
     let text = match expires_at {
-        Some(at) => format!("expires at {at}"),
+        Some(at) => format!("expires at {}", second(at)),
         None => "never expires".to_owned(),
     };
     let is_news = conclusion.expires_at.is_some_and(|found| {
@@ -299,7 +299,7 @@ fn refreshed(connection: &Connection, conclusion: &Conclusion, context: &Context
     // The answer says nothing of data access; debug_token does, and is asked later, off the hot path.
     memory.next_try_at = connection.grant.can_be_inspected().then(|| later(context.now, INSPECT_AFTER));
     let text = match conclusion.expires_at {
-        Some(at) => format!("expires at {at}"),
+        Some(at) => format!("expires at {}", second(at)),
         None => "never expires".to_owned(),
     };
     let mut decision = Decision {
@@ -590,7 +590,7 @@ fn close(decision: &mut Decision, incident: Option<&Incident>, expires_at: Optio
     decision.events.push(Event {
         kind: EventKind::Recovered,
         outcome: None,
-        text: format!("incident of {} closed", incident.opened_at),
+        text: format!("incident of {} closed", second(incident.opened_at)),
     });
 }
 
@@ -639,10 +639,16 @@ fn explain(reason: &str) -> &str {
         "token_with_blanks" => "not sent: the stored token contains blanks; store the token that the provider gave",
         "token_too_long" => "not sent: the stored token is longer than 16 KiB; store the token that the provider gave",
         "under_24_hours_of_age" => "the token is less than 24 hours old: it is refreshed later",
+        "no_token" => "the provider answered with success, and without a token",
         "expiry_unknown" => "the provider gave a token without telling when it expires",
         "expiry_unbelievable" => "the provider gave a token with an expiry that cannot be believed",
         other => other,
     }
+}
+
+/// An instant for people: whole seconds, UTC.
+fn second(at: Timestamp) -> impl std::fmt::Display {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ")
 }
 
 fn nothing(outcome: Outcome) -> Decision {

@@ -81,11 +81,10 @@ impl Refusal {
     }
 
     /// What `young` answers. Invented, as no real body for a refresh within the first 24 hours is known: an
-    /// error that gives no code and accuses neither the token nor the app, so that only the token's age can
-    /// explain it.
+    /// error that gives no code, and names the age in its message alone.
     pub(super) fn too_young() -> Self {
-        let refusal = Self::new(0, "The request could not be completed.");
-        Self { kind: "GraphMethodException", code: None, ..refusal }
+        let refusal = Self::new(0, "The access token must be at least 24 hours old to be refreshed.");
+        Self { kind: "IGApiException", code: None, ..refusal }
     }
 
     /// The answer of a path that is no endpoint, or that was asked in the wrong way.

@@ -65,7 +65,11 @@ pub(crate) async fn new_alarms_are_told_once<F: Fixture>() {
     assert_eq!(standing[0].text, "still no answer");
     assert_eq!(store.set_alarms("facebook", &[]).await.expect("sets"), []);
     assert_eq!(store.alarms().await.expect("reads"), []);
-    assert_eq!(store.set_alarms("facebook", std::slice::from_ref(&down)).await.expect("sets"), [down], "it is new again");
+    assert_eq!(
+        store.set_alarms("facebook", std::slice::from_ref(&down)).await.expect("sets"),
+        [down],
+        "it is new again"
+    );
 }
 
 pub(crate) async fn alarms_stand_oldest_first_and_by_subject<F: Fixture>() {

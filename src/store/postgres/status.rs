@@ -48,7 +48,7 @@ async fn add_counts(
                  WHEN {expiry} <= {now_there} OR c.state = 'needs_reconnect' THEN 'dark'
                  WHEN c.state = 'waiting' AND c.outcome = 'rate_limited' AND c.next_try_at > $2 THEN 'limited'
                  WHEN c.incident_id IS NOT NULL AND c.state <> 'not_extended' THEN 'failing'
-                 WHEN c.next_try_at > $2 OR c.state = 'not_extended' THEN 'waiting'
+                 WHEN (c.next_try_at > $2 AND c.state <> 'healthy') OR c.state = 'not_extended' THEN 'waiting'
                  WHEN {expiry} < {horizon} OR ({expiry} IS NULL AND c.state IS DISTINCT FROM 'never_expires') THEN 'due'
                  ELSE 'healthy' END AS standing
              FROM {table} t LEFT JOIN perene.connection c ON c.source = $1 AND c.id = {key}

@@ -60,10 +60,11 @@ fn count_by_class(mapped: &Mapped, window: SignedDuration, now: Timestamp) -> St
     );
     statement.push_bind(now_us);
     statement.push(
-        " THEN 'limited' WHEN incident_id IS NOT NULL OR (ms IS NULL AND is_dated) THEN 'failing'
-         WHEN state = 'not_extended' OR next_try_at > ",
+        " THEN 'limited'
+         WHEN (incident_id IS NOT NULL AND state <> 'not_extended') OR (ms IS NULL AND is_dated) THEN 'failing'
+         WHEN state = 'not_extended' OR (state <> 'healthy' AND next_try_at > ",
     );
-    statement.push_bind(now_us).push(" THEN 'waiting' WHEN ms < ").push_bind(end_ms);
+    statement.push_bind(now_us).push(") THEN 'waiting' WHEN ms < ").push_bind(end_ms);
     statement.push(" OR (NOT is_dated AND coalesce(state, '') <> 'never_expires') THEN 'due' ELSE 'healthy' END AS class, count(*)");
     statement.push(format!(
         " FROM (SELECT {} AS ms, {} IS NOT NULL AS is_dated, c.state, c.memory, c.next_try_at, c.incident_id
