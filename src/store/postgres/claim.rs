@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use perene_policy::Connection;
+use sqlx::Postgres;
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
-use sqlx::Postgres;
 
 use super::PostgresStore;
 use super::connect::{Transaction, query};
@@ -47,14 +47,12 @@ impl PostgresStore {
         let kept: HashSet<&str> = connections.iter().map(|connection| connection.id.as_str()).collect();
         let dropped: Vec<&str> = taken.iter().map(String::as_str).filter(|id| !kept.contains(id)).collect();
         if !dropped.is_empty() {
-            query(
-                "DELETE FROM perene.lease WHERE source = $1 AND id = ANY ($2::text[]) AND fence = $3::uuid",
-            )
-            .bind(&shape.source)
-            .bind(&dropped)
-            .bind(claim.fence.to_string())
-            .execute(&mut *transaction)
-            .await?;
+            query("DELETE FROM perene.lease WHERE source = $1 AND id = ANY ($2::text[]) AND fence = $3::uuid")
+                .bind(&shape.source)
+                .bind(&dropped)
+                .bind(claim.fence.to_string())
+                .execute(&mut *transaction)
+                .await?;
         }
         transaction.commit().await?;
         Ok(Claimed { connections, elsewhere: count(page.len() - taken.len()), next })
@@ -189,12 +187,7 @@ fn leased(shape: &Shape) -> String {
 }
 
 /// Binds `$1` to `$6`.
-fn bound<'q>(
-    sql: String,
-    claim: &Claim<'_>,
-    shape: &Arc<Shape>,
-    wanted: &Wanted,
-) -> Query<'q, Postgres, PgArguments> {
+fn bound<'q>(sql: String, claim: &Claim<'_>, shape: &Arc<Shape>, wanted: &Wanted) -> Query<'q, Postgres, PgArguments> {
     let cursor = claim.after;
     query(sql)
         .bind(shape.source.clone())

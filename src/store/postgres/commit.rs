@@ -71,11 +71,7 @@ impl PostgresStore {
 
 /// Whose guard holds. A lease is given back at once: until the transaction ends, its row stays locked, and
 /// whoever wants to take it waits.
-async fn guarded(
-    transaction: &mut Transaction,
-    tasks: &[Task<'_>],
-    now: Timestamp,
-) -> Result<HashSet<usize>, Trouble> {
+async fn guarded(transaction: &mut Transaction, tasks: &[Task<'_>], now: Timestamp) -> Result<HashSet<usize>, Trouble> {
     let mut leases: Vec<(&str, &str, Uuid)> = Vec::new();
     let mut leased: Vec<usize> = Vec::new();
     let mut remembered: Vec<(&str, &str, usize, i64)> = Vec::new();
@@ -148,15 +144,8 @@ async fn still_remembered(
 }
 
 /// What became of commits whose lease is gone: it may have been this very commit that gave it back.
-async fn earlier(
-    transaction: &mut Transaction,
-    tasks: &[Task<'_>],
-    lost: &[usize],
-) -> Result<Vec<Committed>, Trouble> {
-    let leased: Vec<(usize, Uuid)> = lost
-        .iter()
-        .filter_map(|&n| Some((n, memory::mark(tasks[n].commit)?)))
-        .collect();
+async fn earlier(transaction: &mut Transaction, tasks: &[Task<'_>], lost: &[usize]) -> Result<Vec<Committed>, Trouble> {
+    let leased: Vec<(usize, Uuid)> = lost.iter().filter_map(|&n| Some((n, memory::mark(tasks[n].commit)?))).collect();
     let mut results = vec![Committed::GuardLost; lost.len()];
     if leased.is_empty() {
         return Ok(results);
@@ -293,9 +282,10 @@ async fn carry_out(
                     Committed::Superseded
                 }
                 Swapped::Swallowed => {
-                    let text = "the row was not written, though nothing else changed it: a trigger, a rule or row-level \
+                    let text =
+                        "the row was not written, though nothing else changed it: a trigger, a rule or row-level \
                                 security of the table holds it back"
-                        .to_owned();
+                            .to_owned();
                     lines.push(Line::refused(task, &text));
                     Committed::Refused(text)
                 }

@@ -76,7 +76,8 @@ impl PostgresStore {
         let is_complete = schema::standing(connection).await?.missing().is_empty();
         Ok((!is_complete).then(|| Finding {
             kind: FindingKind::Missing,
-            text: "Perene's own tables (schema `perene`) are missing or of an older version: run `perene migrate`".to_owned(),
+            text: "Perene's own tables (schema `perene`) are missing or of an older version: run `perene migrate`"
+                .to_owned(),
         }))
     }
 }

@@ -75,7 +75,8 @@ pub(super) async fn write(
     let mut changes: BTreeMap<&str, (&UserShape, BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
     for Task { commit, shape } in done {
         let (Some(flag), Some(user)) = (commit.decision.flag, &shape.user) else { continue };
-        let (_, raised, lowered) = changes.entry(&user.name).or_insert_with(|| (user, BTreeSet::new(), BTreeSet::new()));
+        let (_, raised, lowered) =
+            changes.entry(&user.name).or_insert_with(|| (user, BTreeSet::new(), BTreeSet::new()));
         let changed = if flag { raised } else { lowered };
         changed.extend(commit.connection.user_id.as_deref().and_then(|id| user.id.canonical(id)));
         if !flag {

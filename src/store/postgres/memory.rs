@@ -32,7 +32,6 @@ impl<'a> Line<'a> {
     pub(super) fn refused(task: &'a Task<'a>, text: &str) -> Self {
         Self { task, event: REFUSED, outcome: None, text: text.to_owned() }
     }
-
 }
 
 /// What tells a commit that is carried out once more from any other under the same lease.

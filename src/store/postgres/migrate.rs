@@ -123,13 +123,16 @@ impl PostgresStore {
 
     async fn build_index(&self, table: i64, sql: &str) -> Result<(), Trouble> {
         let mut connection = self.connections.alone().await?;
-        let row = query("SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_progress_create_index WHERE relid = $1::bigint::oid)")
-            .bind(table)
-            .fetch_one(&mut connection)
-            .await?;
+        let row = query(
+            "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_progress_create_index WHERE relid = $1::bigint::oid)",
+        )
+        .bind(table)
+        .fetch_one(&mut connection)
+        .await?;
         if row.try_get(0)? {
             return Err(StoreError::Refused {
-                text: "an index is just being built on the app's table: run `perene migrate` again when it is done".to_owned(),
+                text: "an index is just being built on the app's table: run `perene migrate` again when it is done"
+                    .to_owned(),
                 may_pass: true,
             }
             .into());
@@ -217,12 +220,8 @@ async fn index(connection: &mut PgConnection, table: &Table, expiry: &str, id: &
         let statement = format!("DROP INDEX CONCURRENTLY IF EXISTS {}.{name}", ident(&table.schema));
         changes.push(Change::Index { table: table.oid, statement });
     }
-    let statement = format!(
-        "CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {} ({}, {})",
-        table.sql(),
-        ident(expiry),
-        ident(id)
-    );
+    let statement =
+        format!("CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {} ({}, {})", table.sql(), ident(expiry), ident(id));
     changes.push(Change::Index { table: table.oid, statement });
     Ok(changes)
 }

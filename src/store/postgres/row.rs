@@ -35,7 +35,10 @@ pub(super) fn columns(shape: &Shape) -> String {
         shape.refresh_token.as_deref().map_or_else(|| "NULL::text".to_owned(), shown),
         shape.expires.read(),
         shape.refreshed.as_ref().map_or_else(|| "NULL::timestamptz".to_owned(), super::shape::Moment::read),
-        shape.attempts.as_ref().map_or_else(|| "0::bigint".to_owned(), |count| format!("coalesce(t.{}, 0)::bigint", count.column)),
+        shape
+            .attempts
+            .as_ref()
+            .map_or_else(|| "0::bigint".to_owned(), |count| format!("coalesce(t.{}, 0)::bigint", count.column)),
         "c.memory".to_owned(),
     ]
     .join(", ")
@@ -66,7 +69,11 @@ pub(super) fn read_memory(memory: &str, source: &str, id: &str) -> Option<Memory
     match serde_json::from_str(memory) {
         Ok(memory) => Some(memory),
         Err(error) => {
-            tracing::warn!(source, id, "what is remembered of connection {id} cannot be read, and counts as nothing: {error}");
+            tracing::warn!(
+                source,
+                id,
+                "what is remembered of connection {id} cannot be read, and counts as nothing: {error}"
+            );
             None
         }
     }
@@ -116,10 +123,9 @@ impl Wanted {
         let is_ahead = format!("{expiry} > {now} AND {expiry} < {horizon}");
         let (which, span) = match claim.which {
             Which::Due { window } => (format!("{is_ahead} AND {is_waiting_over}"), Some(window)),
-            Which::Undated => (
-                format!("{expiry} IS NULL AND c.state IS DISTINCT FROM 'never_expires' AND {is_waiting_over}"),
-                None,
-            ),
+            Which::Undated => {
+                (format!("{expiry} IS NULL AND c.state IS DISTINCT FROM 'never_expires' AND {is_waiting_over}"), None)
+            }
             Which::Retry { ahead } => {
                 (format!("c.next_try_at <= $2::timestamptz AND ({expiry} IS NULL OR ({is_ahead}))"), Some(ahead))
             }
@@ -153,7 +159,11 @@ impl Wanted {
                 shape.id.column,
                 shape.id.cast_stored("c.id")
             ),
-            _ => format!("FROM {} t LEFT JOIN perene.connection c ON c.source = $1 AND c.id = {}", shape.table, shape.id.text()),
+            _ => format!(
+                "FROM {} t LEFT JOIN perene.connection c ON c.source = $1 AND c.id = {}",
+                shape.table,
+                shape.id.text()
+            ),
         };
         let source = if matches!(claim.which, Which::Retry { .. }) { "c.source = $1 AND " } else { "" };
         Some(Self {

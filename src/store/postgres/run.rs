@@ -62,11 +62,8 @@ impl PostgresStore {
         ] {
             loop {
                 let mut transaction = self.connections.begin().await?;
-                let done = query(sql)
-                    .bind(PgTime::from(before))
-                    .bind(FORGOTTEN_AT_ONCE)
-                    .execute(&mut *transaction)
-                    .await?;
+                let done =
+                    query(sql).bind(PgTime::from(before)).bind(FORGOTTEN_AT_ONCE).execute(&mut *transaction).await?;
                 transaction.commit().await?;
                 if done.rows_affected() == 0 {
                     break;

@@ -102,8 +102,7 @@ pub(super) async fn standing(connection: &mut PgConnection) -> Result<Standing, 
     if !row.try_get::<bool, _>(1)? {
         return Ok(Standing { has_schema, version: 0 });
     }
-    let row =
-        query("SELECT coalesce(max(version), 0) FROM perene.migration").fetch_one(&mut *connection).await?;
+    let row = query("SELECT coalesce(max(version), 0) FROM perene.migration").fetch_one(&mut *connection).await?;
     let version = usize::try_from(row.try_get::<i32, _>(0)?).unwrap_or(0);
     if version > STEPS.len() {
         return Err(StoreError::NewerSchema(format!(

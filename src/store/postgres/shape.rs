@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use sqlx::postgres::PgConnection;
 use sqlx::Row;
+use sqlx::postgres::PgConnection;
 
 use super::connect::query;
 use super::sql::{Key, Kind, ident};
@@ -85,7 +85,14 @@ pub(super) async fn look_up(connection: &mut PgConnection, table: &TableName) ->
         })
         .collect::<Result<_, sqlx::Error>>()?;
     let written = table.to_string();
-    Ok(Some(Table { oid, written, schema: found.try_get(1)?, name: found.try_get(2)?, kind: found.try_get(3)?, columns }))
+    Ok(Some(Table {
+        oid,
+        written,
+        schema: found.try_get(1)?,
+        name: found.try_get(2)?,
+        kind: found.try_get(3)?,
+        columns,
+    }))
 }
 
 /// The text about a table that is not there; it says where one of that name is.
@@ -167,7 +174,11 @@ impl Moment {
     /// An instant in the column's own type: to compare the bare column with, so that its index serves, and
     /// to write.
     pub(super) fn write(&self, instant: &str) -> String {
-        if self.has_zone { format!("{instant}::timestamptz") } else { format!("({instant}::timestamptz AT TIME ZONE 'UTC')") }
+        if self.has_zone {
+            format!("{instant}::timestamptz")
+        } else {
+            format!("({instant}::timestamptz AT TIME ZONE 'UTC')")
+        }
     }
 }
 
@@ -224,10 +235,7 @@ pub(super) fn connection_columns(source: &Source) -> Vec<Mapped<'_>> {
     let optional = [
         columns.user_id.as_deref().map(|name| mapped(name, Need::Key, None, false)),
         columns.refresh_token.as_deref().map(|name| mapped(name, Need::Text, None, true)),
-        columns
-            .token_refreshed_at
-            .as_deref()
-            .map(|name| mapped(name, Need::Instant, Some("timestamptz"), true)),
+        columns.token_refreshed_at.as_deref().map(|name| mapped(name, Need::Instant, Some("timestamptz"), true)),
         columns.refresh_attempts.as_deref().map(|name| mapped(name, Need::Count, Some("integer DEFAULT 0"), true)),
         columns.last_refresh_error.as_deref().map(|name| mapped(name, Need::Text, Some("text"), true)),
     ];
@@ -258,7 +266,11 @@ pub(super) fn column_finding(table: &Table, column: &Mapped<'_>) -> Option<Findi
         (Some(found), _) if column.need.accepts(&found.kind) => return None,
         (Some(found), _) => (
             FindingKind::BadType,
-            format!("column `{name}` of table `{of}` is of type `{}`, and must be {}", found.type_name, column.need.words()),
+            format!(
+                "column `{name}` of table `{of}` is of type `{}`, and must be {}",
+                found.type_name,
+                column.need.words()
+            ),
         ),
         (None, Some(added_as)) if matches!(table.kind.as_str(), "r" | "p" | "f") => (
             FindingKind::Missing,
@@ -270,7 +282,9 @@ pub(super) fn column_finding(table: &Table, column: &Mapped<'_>) -> Option<Findi
         ),
         (None, None) => (
             FindingKind::MissingOwn,
-            format!("column `{name}` of table `{of}` is missing: it is the app's own; correct its name under `columns` or `user`"),
+            format!(
+                "column `{name}` of table `{of}` is missing: it is the app's own; correct its name under `columns` or `user`"
+            ),
         ),
     };
     Some(Finding { kind, text })

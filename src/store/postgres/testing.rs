@@ -16,8 +16,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
 
 use super::PostgresStore;
 use crate::config::Source;
-use crate::store::contract::Fixture;
 use crate::store::StoreError;
+use crate::store::contract::Fixture;
 
 const SETTINGS: &str = "
 listen_addresses = ''
@@ -53,11 +53,36 @@ impl Cluster {
         let data = folder.join("data");
         let text = |path: &Path| path.display().to_string();
         let program = |name: &str| text(&bin.join(name));
-        run(&[&program("initdb"), "-D", &text(&data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        run(&[
+            &program("initdb"),
+            "-D",
+            &text(&data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        ]);
         let settings = format!("{SETTINGS}unix_socket_directories = '{}'\n", text(&folder));
-        run(&["sh", "-c", "printf '%s' \"$1\" >> \"$2\"/postgresql.auto.conf; printf '%s' \"$3\" > \"$2\"/pg_hba.conf", "sh", &settings, &text(&data), ADMISSION]);
+        run(&[
+            "sh",
+            "-c",
+            "printf '%s' \"$1\" >> \"$2\"/postgresql.auto.conf; printf '%s' \"$3\" > \"$2\"/pg_hba.conf",
+            "sh",
+            &settings,
+            &text(&data),
+            ADMISSION,
+        ]);
         run(&[&program("pg_ctl"), "-D", &text(&data), "-l", &text(&folder.join("log")), "-w", "-t", "60", "start"]);
-        let stop = format!("read _; '{}' -D '{}' -m immediate stop; rm -rf '{}'", program("pg_ctl"), text(&data), text(&folder));
+        let stop = format!(
+            "read _; '{}' -D '{}' -m immediate stop; rm -rf '{}'",
+            program("pg_ctl"),
+            text(&data),
+            text(&folder)
+        );
         let watchdog = as_nobody_special(&["sh", "-c", &stop])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
