@@ -12,43 +12,43 @@ use crate::config::Source;
 use crate::store::{Claim, Claimed, Commit, Committed, Guard, HistoryLine, Outgoing, Store, Which};
 
 /// The instant at which every test happens.
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     "2026-11-23T03:00:00Z".parse().expect("a date")
 }
 
-pub(super) fn hours(count: i64) -> SignedDuration {
+pub(crate) fn hours(count: i64) -> SignedDuration {
     SignedDuration::from_hours(count)
 }
 
-pub(super) fn days(count: i64) -> SignedDuration {
+pub(crate) fn days(count: i64) -> SignedDuration {
     SignedDuration::from_hours(24 * count)
 }
 
-pub(super) const FENCE: Uuid = Uuid::from_u128(1);
-pub(super) const OTHER_FENCE: Uuid = Uuid::from_u128(2);
+pub(crate) const FENCE: Uuid = Uuid::from_u128(1);
+pub(crate) const OTHER_FENCE: Uuid = Uuid::from_u128(2);
 
 /// The tables of the mission, migrated, with two users, and one store on them.
-pub(super) struct World<F: Fixture> {
-    pub(super) fixture: F,
-    pub(super) store: F::Store,
+pub(crate) struct World<F: Fixture> {
+    pub(crate) fixture: F,
+    pub(crate) store: F::Store,
 }
 
 /// What the app sees of one of its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) token: Option<String>,
-    pub(super) expires: Option<i64>,
-    pub(super) refreshed: Option<i64>,
-    pub(super) attempts: Option<i64>,
-    pub(super) error: Option<String>,
+pub(crate) struct Row {
+    pub(crate) token: Option<String>,
+    pub(crate) expires: Option<i64>,
+    pub(crate) refreshed: Option<i64>,
+    pub(crate) attempts: Option<i64>,
+    pub(crate) error: Option<String>,
 }
 
 impl<F: Fixture> World<F> {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with_keys("BIGINT").await
     }
 
-    pub(super) async fn with_keys(key: &str) -> Self {
+    pub(crate) async fn with_keys(key: &str) -> Self {
         let fixture = F::empty().await;
         fixture
             .execute(&format!(
@@ -64,16 +64,16 @@ impl<F: Fixture> World<F> {
     }
 
     /// One more replica.
-    pub(super) async fn replica(&self) -> F::Store {
+    pub(crate) async fn replica(&self) -> F::Store {
         self.fixture.open(vec![Source::default()]).await.expect("the store opens")
     }
 
     /// Inserts a connection of user 1.
-    pub(super) async fn insert(&self, id: impl ToString, token: &str, expires: Option<Timestamp>) {
+    pub(crate) async fn insert(&self, id: impl ToString, token: &str, expires: Option<Timestamp>) {
         self.insert_of("1", id, token, expires).await;
     }
 
-    pub(super) async fn insert_of(&self, user: &str, id: impl ToString, token: &str, expires: Option<Timestamp>) {
+    pub(crate) async fn insert_of(&self, user: &str, id: impl ToString, token: &str, expires: Option<Timestamp>) {
         let expires = expires.map_or_else(|| "NULL".to_owned(), F::instant);
         self.fixture
             .execute(&format!(
@@ -85,19 +85,19 @@ impl<F: Fixture> World<F> {
     }
 
     /// The app changes its row: `assignments` as SQL.
-    pub(super) async fn update(&self, id: impl ToString, assignments: &str) {
+    pub(crate) async fn update(&self, id: impl ToString, assignments: &str) {
         self.fixture
             .execute(&format!("UPDATE instagram_connections SET {assignments} WHERE id = {}", literal(&id.to_string())))
             .await;
     }
 
-    pub(super) async fn delete(&self, id: impl ToString) {
+    pub(crate) async fn delete(&self, id: impl ToString) {
         self.fixture
             .execute(&format!("DELETE FROM instagram_connections WHERE id = {}", literal(&id.to_string())))
             .await;
     }
 
-    pub(super) async fn row(&self, id: impl ToString) -> Row {
+    pub(crate) async fn row(&self, id: impl ToString) -> Row {
         let rows = self
             .fixture
             .texts(&format!(
@@ -115,7 +115,7 @@ impl<F: Fixture> World<F> {
     }
 
     /// The flag of a user.
-    pub(super) async fn flag(&self, user: &str) -> bool {
+    pub(crate) async fn flag(&self, user: &str) -> bool {
         let rows = self
             .fixture
             .texts(&format!(
@@ -126,12 +126,12 @@ impl<F: Fixture> World<F> {
     }
 
     /// Claims, which must succeed.
-    pub(super) async fn claim(&self, claim: Claim<'_>) -> Claimed {
+    pub(crate) async fn claim(&self, claim: Claim<'_>) -> Claimed {
         self.store.claim(&claim).await.expect("claims")
     }
 
     /// Leases this one row, under [`FENCE`].
-    pub(super) async fn take(&self, id: impl ToString) -> Connection {
+    pub(crate) async fn take(&self, id: impl ToString) -> Connection {
         let ids = [id.to_string()];
         let mut claimed = self.claim(Claim { which: Which::Named { ids: &ids }, ..due() }).await;
         assert_eq!(claimed.connections.len(), 1, "{ids:?} can be leased");
@@ -139,14 +139,14 @@ impl<F: Fixture> World<F> {
     }
 
     /// Commits one decision, and says what became of it.
-    pub(super) async fn commit(&self, commit: Commit) -> Committed {
+    pub(crate) async fn commit(&self, commit: Commit) -> Committed {
         let mut committed = self.store.commit(&[commit], now()).await.expect("commits");
         assert_eq!(committed.len(), 1);
         committed.remove(0)
     }
 
     /// Leases a row and makes this be remembered of it; the row is not written.
-    pub(super) async fn remember(&self, id: impl ToString, change: impl FnOnce(&Connection, &mut Memory)) {
+    pub(crate) async fn remember(&self, id: impl ToString, change: impl FnOnce(&Connection, &mut Memory)) {
         let connection = self.take(id).await;
         let mut memory = Memory::of(connection.token.fingerprint(), State::Healthy, now());
         change(&connection, &mut memory);
@@ -155,7 +155,7 @@ impl<F: Fixture> World<F> {
     }
 
     /// Leases a row, warns its user, and returns the incident's id.
-    pub(super) async fn warn(&self, id: impl ToString) -> String {
+    pub(crate) async fn warn(&self, id: impl ToString) -> String {
         let connection = self.take(id).await;
         let memory = warned(&connection);
         let incident = memory.incident.as_ref().expect("an incident").id.clone();
@@ -165,29 +165,29 @@ impl<F: Fixture> World<F> {
     }
 
     /// Leases a row and lets it recover.
-    pub(super) async fn recover(&self, id: impl ToString) {
+    pub(crate) async fn recover(&self, id: impl ToString) {
         let connection = self.take(id).await;
         let decision = Decision { flag: Some(false), ..refreshed("EAA-new") };
         assert_eq!(self.commit(leased(connection, decision)).await, Committed::Done);
     }
 
-    pub(super) async fn history(&self, id: impl ToString) -> Vec<HistoryLine> {
+    pub(crate) async fn history(&self, id: impl ToString) -> Vec<HistoryLine> {
         self.store.history(0, &id.to_string(), 100).await.expect("reads")
     }
 
     /// How often rows were updated since [`Fixture::log_updates`].
-    pub(super) async fn lines(&self, log: &str) -> usize {
+    pub(crate) async fn lines(&self, log: &str) -> usize {
         self.fixture.texts(&format!("SELECT 'line' FROM {log}")).await.len()
     }
 }
 
 /// A text as an SQL literal.
-pub(super) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Claims what is due within seven days.
-pub(super) fn due<'a>() -> Claim<'a> {
+pub(crate) fn due<'a>() -> Claim<'a> {
     Claim {
         source: 0,
         which: Which::Due { window: days(7) },
@@ -202,16 +202,16 @@ pub(super) fn due<'a>() -> Claim<'a> {
 }
 
 /// The same as another replica.
-pub(super) fn due_elsewhere<'a>() -> Claim<'a> {
+pub(crate) fn due_elsewhere<'a>() -> Claim<'a> {
     Claim { holder: "replica-b", fence: OTHER_FENCE, ..due() }
 }
 
-pub(super) fn keys(connections: &[Connection]) -> Vec<&str> {
+pub(crate) fn keys(connections: &[Connection]) -> Vec<&str> {
     connections.iter().map(|connection| connection.id.as_str()).collect()
 }
 
 /// A decision that does nothing.
-pub(super) fn nothing(outcome: Outcome) -> Decision {
+pub(crate) fn nothing(outcome: Outcome) -> Decision {
     Decision {
         outcome,
         counted: Some(outcome.counted()),
@@ -226,7 +226,7 @@ pub(super) fn nothing(outcome: Outcome) -> Decision {
 }
 
 /// The new token is stored, good for sixty days.
-pub(super) fn refreshed(token: &str) -> Decision {
+pub(crate) fn refreshed(token: &str) -> Decision {
     Decision {
         write: Some(RowWrite {
             token: Some(Secret::new(token)),
@@ -242,7 +242,7 @@ pub(super) fn refreshed(token: &str) -> Decision {
 }
 
 /// One more failure, remembered.
-pub(super) fn failed(connection: &Connection) -> Decision {
+pub(crate) fn failed(connection: &Connection) -> Decision {
     let state = State::Failing { outcome: Outcome::Transient, reason: "server_error".to_owned(), retries: 0 };
     Decision {
         write: Some(RowWrite {
@@ -257,7 +257,7 @@ pub(super) fn failed(connection: &Connection) -> Decision {
 }
 
 /// The memory of a connection whose user was warned.
-pub(super) fn warned(connection: &Connection) -> Memory {
+pub(crate) fn warned(connection: &Connection) -> Memory {
     let mut memory = failed(connection).memory.expect("a failure is remembered");
     let mut incident = Incident::open(connection, Outcome::Transient, now());
     incident.warned_at = Some(now());
@@ -265,17 +265,17 @@ pub(super) fn warned(connection: &Connection) -> Memory {
     memory
 }
 
-pub(super) fn event(kind: EventKind, outcome: Option<Outcome>, text: &str) -> Event {
+pub(crate) fn event(kind: EventKind, outcome: Option<Outcome>, text: &str) -> Event {
     Event { kind, outcome, text: text.to_owned() }
 }
 
 /// A commit under the lease of [`FENCE`].
-pub(super) fn leased(connection: Connection, decision: Decision) -> Commit {
+pub(crate) fn leased(connection: Connection, decision: Decision) -> Commit {
     Commit { source: 0, connection, guard: Guard::Lease(FENCE), decision, outbox: Vec::new() }
 }
 
 /// A message about a connection.
-pub(super) fn message(id: &str, created_at: Timestamp) -> Outgoing {
+pub(crate) fn message(id: &str, created_at: Timestamp) -> Outgoing {
     Outgoing {
         id: id.to_owned(),
         incident_id: "i".repeat(32),

@@ -7,7 +7,7 @@ use perene_policy::{Connection, Grant};
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
 
 use super::connect::Database;
-use super::read;
+use super::row;
 use super::shape::Shapes;
 use super::sql::{Mapped, Statement, micros, millis_of, push_ranges};
 use crate::store::{Claim, Claimed, Cursor, StoreError, Which};
@@ -89,6 +89,13 @@ async fn candidates(
     shapes: &Shapes,
     claim: &Claim<'_>,
 ) -> Result<Vec<Candidate>, sqlx::Error> {
+    let rows = candidates_statement(mapped, shapes, claim).build().fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| Ok(Candidate { id: row.try_get(0)?, expires_ms: row.try_get(1)?, is_leased: row.try_get(2)? }))
+        .collect()
+}
+
+pub(super) fn candidates_statement(mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>) -> Statement {
     let millis = millis_of(&mapped.expires());
     let mut statement = Statement::new(format!(
         "SELECT CAST({} AS TEXT), {millis}, l.until IS NOT NULL AND l.until > ",
@@ -100,10 +107,7 @@ async fn candidates(
     push_cursor(&mut statement, mapped, shapes, claim);
     push_order(&mut statement, mapped, shapes, claim);
     statement.push(" LIMIT ").push_bind(i64::try_from(claim.limit).unwrap_or(i64::MAX));
-    let rows = statement.build().fetch_all(connection).await?;
-    rows.iter()
-        .map(|row| Ok(Candidate { id: row.try_get(0)?, expires_ms: row.try_get(1)?, is_leased: row.try_get(2)? }))
-        .collect()
+    statement
 }
 
 /// Puts down the leases. Returns the keys that were free, or whose lease had lapsed.
@@ -140,7 +144,7 @@ async fn page(
     claim: &Claim<'_>,
     ids: &[impl serde::Serialize],
 ) -> Result<Vec<Connection>, sqlx::Error> {
-    let mut statement = Statement::new(format!("SELECT {}", read::columns(mapped)));
+    let mut statement = Statement::new(format!("SELECT {}", row::columns(mapped)));
     // The keys lead: without CROSS JOIN the planner may walk the app's whole table instead.
     statement.push(" FROM json_each(").push_bind(json(ids));
     statement.push(format!(") AS j CROSS JOIN {} AS t ON {} = j.value", mapped.table, shapes.key));
@@ -148,7 +152,7 @@ async fn page(
     push_conditions(&mut statement, mapped, shapes, claim);
     push_order(&mut statement, mapped, shapes, claim);
     let rows = statement.build().fetch_all(connection).await?;
-    rows.iter().map(|row| read::connection(mapped, row, 0)).collect()
+    rows.iter().map(|row| row::connection(mapped, row, 0)).collect()
 }
 
 fn push_from(statement: &mut Statement, mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>) {

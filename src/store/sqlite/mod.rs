@@ -7,6 +7,7 @@
 
 mod alarm;
 mod app;
+mod app_row;
 mod claim;
 mod commit;
 mod connect;
@@ -16,8 +17,8 @@ mod history;
 mod lease;
 mod migrate;
 mod outbox;
-mod read;
 mod remembered;
+mod row;
 mod run;
 mod schema;
 mod shape;

@@ -5,7 +5,7 @@ use perene_policy::{Connection, Memory};
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::connect::Database;
-use super::read;
+use super::row;
 use super::shape::Shapes;
 use super::sql::{Mapped, Statement, micros};
 use crate::store::{Remembered, StoreError};
@@ -78,7 +78,7 @@ pub(super) async fn remembered(
              LEFT JOIN perene_lease AS l ON l.source = c.source AND l.id = c.id
              WHERE (l.until IS NULL OR l.until <= ",
             key = shapes.key,
-            columns = read::columns(mapped),
+            columns = row::columns(mapped),
             table = mapped.table,
         ));
         statement.push_bind(micros(now)).push(") AND c.source = ").push_bind(mapped.name.clone());
@@ -89,9 +89,9 @@ pub(super) async fn remembered(
         for row in statement.build().fetch_all(&mut *reader).await.map_err(failed)? {
             let id: String = row.try_get(0).map_err(failed)?;
             let json: Option<String> = row.try_get(3 + 8).map_err(failed)?;
-            let Some(memory) = read::memory(&mapped.name, &id, json) else { continue };
+            let Some(memory) = row::memory(&mapped.name, &id, json) else { continue };
             let is_there: bool = row.try_get(2).map_err(failed)?;
-            let connection = if is_there { Some(read::connection(mapped, &row, 3).map_err(failed)?) } else { None };
+            let connection = if is_there { Some(row::connection(mapped, &row, 3).map_err(failed)?) } else { None };
             let version = row.try_get(1).map_err(failed)?;
             page.push(Remembered { source, id, version, memory, row: connection });
         }

@@ -5,7 +5,7 @@ use perene_policy::Connection;
 use sqlx::{Row, SqliteConnection};
 
 use super::connect::Database;
-use super::read;
+use super::row;
 use super::shape::Shapes;
 use super::sql::{Mapped, Statement, from_millis, millis_of, push_ranges, quoted, table};
 use crate::store::{Recipient, Standing, StoreError};
@@ -118,12 +118,12 @@ pub(super) async fn find(database: &Database, mapped: &Mapped, id: &str) -> Resu
     let failed = |error| database.failed(error);
     let mut reader = database.read().await?;
     let shapes = Shapes::of(&mut reader, mapped).await.map_err(failed)?;
-    let mut statement = Statement::new(format!("SELECT {} FROM {} AS t", read::columns(mapped), mapped.table));
+    let mut statement = Statement::new(format!("SELECT {} FROM {} AS t", row::columns(mapped), mapped.table));
     statement.push(" LEFT JOIN perene_connection AS c ON c.source = ").push_bind(mapped.name.clone());
     statement.push(format!(" AND c.id = CAST({} AS TEXT)", mapped.column(&mapped.source.columns.id)));
     statement.push(format!(" WHERE {} = ", shapes.key)).push_bind(id.to_owned());
     let row = statement.build().fetch_optional(&mut *reader).await.map_err(failed)?;
-    row.map(|row| read::connection(mapped, &row, 0)).transpose().map_err(failed)
+    row.map(|row| row::connection(mapped, &row, 0)).transpose().map_err(failed)
 }
 
 pub(super) async fn recipient(

@@ -15,6 +15,7 @@ use crate::store::StoreError;
 use crate::store::contract::{Fixture, contract_suite};
 
 mod file;
+mod speed;
 mod values;
 
 /// One file in a folder of its own.
