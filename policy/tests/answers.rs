@@ -16,7 +16,7 @@ fn answer(endpoint: Endpoint, status: u16, headers: &[(&str, &str)], body: &str)
 }
 
 use Endpoint::{DebugToken, Exchange, IgRefresh, Oauth2, ThRefresh};
-use Outcome::{Misconfigured, NeedsReconnect, RateLimited, Refreshed, Transient, Unrecognised};
+use Outcome::{Misconfigured, NeedsReconnect, RateLimited, Refreshed, TooYoung, Transient, Unrecognised};
 
 const CHALLENGE: (&str, &str) = ("WWW-Authenticate", "OAuth \"Facebook Platform\" \"invalid_token\" \"gone\"");
 const REQUEST_CHALLENGE: (&str, &str) = ("www-authenticate", "OAuth \"Facebook Platform\" \"invalid_request\" \"no\"");
