@@ -172,9 +172,11 @@ impl<'a> Driver<'a> {
             if self.stop.is_set() {
                 self.report.was_interrupted |= !self.is_exhausted || !self.fresh.is_empty();
                 self.is_exhausted = true;
-                self.give_back_fresh().await?;
+                self.give_back_fresh();
             }
             self.admit();
+            // After admitting: what cannot be sent is concluded at once, and may complete a page.
+            self.close_pages().await?;
             self.claim_more();
             self.commit_some();
             self.beat();
@@ -285,7 +287,6 @@ impl<'a> Driver<'a> {
             Work::Called(in_flight, sent_at, result) => {
                 self.calling -= 1;
                 self.called(in_flight, sent_at, result);
-                self.close_pages().await?;
             }
             Work::Waited(in_flight) => {
                 if let Some(waiting) = self.waiting.get_mut(&in_flight.connection.grant) {
@@ -301,7 +302,7 @@ impl<'a> Driver<'a> {
             }
             Work::Napped => self.is_napping = false,
         }
-        self.close_pages().await
+        Ok(())
     }
 
     fn called(&mut self, mut in_flight: Box<InFlight>, sent_at: Timestamp, result: Result<Answer, NoAnswer>) {
@@ -582,7 +583,7 @@ impl<'a> Driver<'a> {
         self.give_back(ids);
     }
 
-    async fn give_back_fresh(&mut self) -> Result<(), StoreError> {
+    fn give_back_fresh(&mut self) {
         let mut ids = Vec::new();
         for (page, connection) in std::mem::take(&mut self.fresh).into_values().flatten() {
             if let Some(page) = self.pages.get_mut(&page) {
@@ -591,7 +592,6 @@ impl<'a> Driver<'a> {
             ids.push(connection.id);
         }
         self.give_back(ids);
-        self.close_pages().await
     }
 
     fn give_back(&mut self, ids: Vec<String>) {
