@@ -5,9 +5,10 @@ use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use super::connect::query;
+use super::mapped::{Mapped, column_finding, connection_columns, user_columns};
 use super::migrate::{can_be_indexed, has_index};
 use super::schema;
-use super::shape::{self, Mapped, Table, column_finding, connection_columns, look_up, user_columns};
+use super::shape::{self, Table, look_up};
 use super::trouble::Trouble;
 use crate::config::TableName;
 use crate::store::{Finding, FindingKind};

@@ -6,7 +6,8 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::PostgresStore;
 use super::connect::query;
-use super::shape::{self, connection_columns, look_up, user_columns};
+use super::mapped::{connection_columns, user_columns};
+use super::shape::{self, look_up};
 use super::sql::ident;
 use super::trouble::Trouble;
 use crate::store::StoreError;

@@ -11,8 +11,9 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::PostgresStore;
 use super::connect::query;
+use super::mapped::{Mapped, column_finding, connection_columns, user_columns};
 use super::schema;
-use super::shape::{self, Mapped, Table, column_finding, connection_columns, look_up, user_columns};
+use super::shape::{self, Table, look_up};
 use super::sql::ident;
 use super::trouble::Trouble;
 use crate::config::TableName;

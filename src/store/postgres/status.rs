@@ -27,7 +27,7 @@ impl PostgresStore {
             standing.soonest.extend(ahead.into_iter().map(|(id, at)| (source, id, at)));
         }
         transaction.commit().await?;
-        standing.soonest.sort_by(|a, b| (a.2, a.0).cmp(&(b.2, b.0)));
+        standing.soonest.sort_by_key(|(source, _, at)| (*at, *source));
         standing.soonest.truncate(soonest);
         Ok(standing)
     }

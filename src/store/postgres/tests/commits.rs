@@ -1,8 +1,9 @@
 //! Rows that refuse, rows that are locked, transactions that collide, and answers that are lost.
 
-use perene_policy::{Attempts, Decision, ErrorText, RowWrite};
+use perene_policy::{Attempts, Connection, Decision, ErrorText, Incident, Outcome, RowWrite};
 use sqlx::Executor;
 
+use super::super::testing::Database;
 use super::super::trouble::Trouble;
 use super::{due, failed, insert, leased, now, refreshed, take, text, world};
 use crate::store::contract::Fixture;
@@ -96,7 +97,7 @@ async fn the_token_that_the_app_commits_while_we_wait_for_its_lock_wins() {
     let commit = store.commit(&commits, now());
     let waits_and_lets_go = async {
         // Until the commit stands in the queue for the row.
-        while text(&database, "SELECT count(*)::text FROM pg_locks WHERE NOT granted").await.as_deref() == Some("0") {
+        while waiting(&database).await == 0 {
             tokio::task::yield_now().await;
         }
         app.execute("COMMIT").await.expect("commits");
@@ -121,7 +122,7 @@ async fn a_deadlock_is_resolved_and_the_commit_made_again() {
         .expect("locks");
     let commit = store.commit(&commits, now());
     let collides = async {
-        while text(&database, "SELECT count(*)::text FROM pg_locks WHERE NOT granted").await.as_deref() == Some("0") {
+        while waiting(&database).await == 0 {
             tokio::task::yield_now().await;
         }
         app.execute("UPDATE instagram_connections SET user_id = 1 WHERE id = 1")
@@ -226,4 +227,60 @@ async fn a_row_read_only_by_its_error_column_is_compared_all_the_same() {
     let decision = Decision { write: Some(write), ..failed(&connection, "x") };
     assert_eq!(store.commit(&[leased(connection, decision)], now()).await.expect("commits"), [Committed::Superseded]);
     assert_eq!(text(&database, "SELECT last_refresh_error FROM instagram_connections").await, None);
+}
+
+async fn waiting(database: &Database) -> usize {
+    let count = text(database, "SELECT count(*)::text FROM pg_locks WHERE NOT granted").await;
+    count.and_then(|count| count.parse().ok()).expect("a number")
+}
+
+// Without the lock on the user the raise sees a flag that is up, and leaves it; and the lower, which saw
+// nobody else in need, takes it down.
+#[tokio::test]
+async fn a_raise_and_a_lower_at_the_same_moment_leave_the_flag_up() {
+    let (database, store) = world().await;
+    insert(&database, 2).await;
+    let warned = |connection: &Connection| {
+        let mut decision = failed(connection, "tired");
+        let mut incident = Incident::open(connection, Outcome::Transient, now());
+        incident.warned_at = Some(now());
+        decision.memory.as_mut().expect("a failure is remembered").incident = Some(incident);
+        decision.flag = Some(true);
+        decision
+    };
+    let mut taken = take(&store).await;
+    let decision = warned(&taken[0]);
+    store.commit(&[leased(taken.remove(0), decision)], now()).await.expect("raises");
+    let first = take(&store).await.remove(0);
+    database
+        .execute(
+            "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;
+             CREATE TRIGGER pause AFTER UPDATE ON users FOR EACH ROW WHEN (NOT NEW.show_token_warning)
+             EXECUTE FUNCTION pause()",
+        )
+        .await;
+    let mut app = database.session().await;
+    app.execute("SELECT pg_advisory_lock(42)").await.expect("locks");
+    let lowers = [leased(first, Decision { flag: Some(false), ..refreshed("EAA-new") })];
+    let decision = warned(&taken[0]);
+    let raises = [leased(taken.remove(0), decision)];
+    let is_raised = std::cell::Cell::new(false);
+    let raise = async {
+        while waiting(&database).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        let committed = store.commit(&raises, now()).await;
+        is_raised.set(true);
+        committed
+    };
+    let let_go = async {
+        while waiting(&database).await < 2 && !is_raised.get() {
+            tokio::task::yield_now().await;
+        }
+        app.execute("SELECT pg_advisory_unlock(42)").await.expect("lets go");
+    };
+    let (lowered, raised, ()) = tokio::join!(store.commit(&lowers, now()), raise, let_go);
+    assert_eq!((lowered.expect("commits"), raised.expect("commits")), (vec![Committed::Done], vec![Committed::Done]));
+    assert_eq!(text(&database, "SELECT show_token_warning::text FROM users").await.as_deref(), Some("true"));
 }
