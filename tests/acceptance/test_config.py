@@ -5,6 +5,12 @@ import pytest
 from conftest import APP_ID, APP_SECRET, DAY
 
 
+@pytest.fixture
+def world(lite_world):
+    """Configuration is read before any store is opened: one store is enough."""
+    return lite_world
+
+
 def sent_as(world):
     """The client id of the one call of a run."""
     world.meta.apps = {f"id-{n}": APP_SECRET for n in ("file", "plain", "prefixed")} | {APP_ID: APP_SECRET}
