@@ -47,7 +47,7 @@ class Shape:
             lines.append(f"schema = {_toml(self.schema)}")
         lines.append("columns = { " + ", ".join(f"{c} = {_toml(getattr(self, c))}" for c in columns) + " }")
         user = {"table": self.users, "id": self.user_pk, "email": self.email, "username": self.username,
-                "show_token_warning": self.show_token_warning}
+                "show_token_warning": self.show_token_warning, **({"schema": self.schema} if self.schema else {})}
         lines.append("user = { " + ", ".join(f"{k} = {_toml(v)}" for k, v in user.items()) + " }")
         return "\n".join(lines) + "\n"
 

