@@ -20,8 +20,8 @@ fn entry(number: u32) -> Entry {
         id: number.to_string(),
         sent: Secret::new(format!("sent-hunter2-{number}")),
         token: Secret::new(format!("token-hunter2-{number}-{}", "x".repeat(number as usize % 40))),
-        refresh_token: (number % 2 == 0).then(|| Secret::new(format!("refresh-hunter2-{number}"))),
-        expires_at: (number % 3 == 0).then(|| "2026-11-23T03:00:00.123456789Z".parse().unwrap()),
+        refresh_token: number.is_multiple_of(2).then(|| Secret::new(format!("refresh-hunter2-{number}"))),
+        expires_at: number.is_multiple_of(3).then(|| "2026-11-23T03:00:00.123456789Z".parse().unwrap()),
         received_at: "2026-11-23T02:00:00Z".parse().unwrap(),
     }
 }
