@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use perene_policy::schedule::Schedule;
 
 use super::failure::Failure;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{App, Config, DatabaseUrl, META};
+use crate::config::{App, Config, DatabaseUrl, META, Oauth2};
 use crate::engine::{Engine, Parts};
 use crate::notify::{Channel, Email, MailSettings, Webhook, WebhookSettings};
 use crate::provider::Provider;
 use crate::provider::meta::{Meta, MetaApp};
+use crate::provider::oauth2::{Oauth2App, Oauth2Provider};
 use crate::store::Store;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
@@ -55,16 +57,42 @@ pub(super) fn engine(config: &Config, store: Arc<dyn Store>, clock: Arc<dyn Cloc
 fn providers(config: &Config) -> Result<BTreeMap<String, Arc<dyn Provider>>, Failure> {
     let mut providers: BTreeMap<String, Arc<dyn Provider>> = BTreeMap::new();
     for source in &config.sources {
-        if source.provider == META && !providers.contains_key(META) {
-            providers.insert(META.to_owned(), Arc::new(meta(config)?));
-        } else if source.provider != META {
-            return Err(Failure::wrong_use(format!(
-                "provider `{}` of table `{}` is not built into this version of perene (known providers: `{META}`)",
-                source.provider, source.table
-            )));
+        let name = &source.provider;
+        if providers.contains_key(name) {
+            continue;
         }
+        let provider: Arc<dyn Provider> = match config.providers.oauth2.get(name) {
+            _ if name == META => Arc::new(meta(config)?),
+            Some(known) => Arc::new(oauth2(known, config.refresh.concurrency)?),
+            None => {
+                return Err(Failure::wrong_use(format!(
+                    "provider `{name}` of table `{}` is not configured: declare `[providers.{name}]`",
+                    source.table
+                )));
+            }
+        };
+        providers.insert(name.clone(), provider);
     }
     Ok(providers)
+}
+
+fn oauth2(known: &Oauth2, connections: usize) -> Result<Oauth2Provider, Failure> {
+    let definition = known.definition;
+    let headers = definition.map_or(&[][..], |definition| definition.headers);
+    let app = Oauth2App {
+        name: known.name.clone(),
+        token_url: known.token_url.clone(),
+        client_id: known.client_id.clone(),
+        client_secret: known.client_secret.clone(),
+        client_auth: known.client_auth,
+        client_id_field: definition.map_or("client_id", |definition| definition.client_id_field).to_owned(),
+        class: known.class,
+        scope: known.scope.clone(),
+        extra: known.extra.clone(),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        usual_life: definition.map(|definition| Duration::from_secs(definition.usual_life_s.into())),
+    };
+    Oauth2Provider::new(app, connections).map_err(|error| Failure::could_not_work(error.to_string()))
 }
 
 fn meta(config: &Config) -> Result<Meta, Failure> {

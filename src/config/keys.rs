@@ -73,6 +73,8 @@ pub const KEYS: &[Key] = &[
     key("providers.NAME.client_secret", Kind::Secret),
     key("providers.NAME.client_auth", Kind::Text),
     key("providers.NAME.class", Kind::Text),
+    key("providers.NAME.scope", Kind::Text),
+    key("providers.NAME.extra", Kind::Text),
     key("mail.smtp_url", Kind::Secret).also("SMTP_URL"),
     key("mail.from", Kind::Text),
     key("mail.locale", Kind::Text).or("pt-BR"),
@@ -237,6 +239,28 @@ mod tests {
             .map(|key| (*key).to_owned())
             .chain(COLUMN_KEYS.iter().map(|key| format!("columns.{key}")))
             .chain(USER_KEYS.iter().map(|key| format!("user.{key}")))
+            .collect();
+        assert_eq!(told, known);
+    }
+
+    #[test]
+    fn the_page_lists_every_known_provider() {
+        use crate::provider::oauth2::{ClientAuth, definitions::DEFINITIONS};
+        let page = include_str!("../../docs/config.md");
+        let told: Vec<String> = rows(page, "## OAuth 2.0 providers").into_iter().map(|row| row.join(" ")).collect();
+        let known: Vec<String> = DEFINITIONS
+            .iter()
+            .map(|known| {
+                let auth = if known.client_auth == ClientAuth::Basic { "basic" } else { "body" };
+                let class = format!("{:?}", known.class).to_lowercase();
+                let life = match known.usual_life_s {
+                    life if life % 86_400 == 0 => format!("{} d", life / 86_400),
+                    life if life % 3_600 == 0 => format!("{} h", life / 3_600),
+                    life => format!("{} min", life / 60),
+                };
+                let documentation = format!("[documentation]({})", known.documentation);
+                [known.name, known.token_url, auth, &class, &life, &documentation].join(" ")
+            })
             .collect();
         assert_eq!(told, known);
     }

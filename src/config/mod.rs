@@ -42,7 +42,7 @@ pub use error::ConfigError;
 pub use layer::{Environment, environment};
 pub use log::{Level, Log, LogFormat};
 pub use mail::{Locale, Mail, Reconnect};
-pub use provider::{App, Class, ClientAuth, Oauth2, Providers};
+pub use provider::{App, Oauth2, Providers};
 pub use refresh::Refresh;
 pub use schedule::Schedule;
 pub use source::{Columns, META, Source, TableName, UserTable};

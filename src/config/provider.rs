@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use perene_policy::Secret;
+use perene_policy::{Class, Secret};
 use url::Url;
+use url::form_urlencoded;
 
 use super::address;
-use super::error::ConfigError;
+use super::error::{ConfigError, listed};
 use super::found::Found;
 use super::keys::META_APPS;
+use crate::provider::oauth2::ClientAuth;
+use crate::provider::oauth2::definitions::{self, Definition};
 
 /// Section `providers`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,38 +72,22 @@ impl Providers {
 pub struct Oauth2 {
     /// The NAME in `[providers.NAME]`.
     pub name: String,
+    /// What is known of a provider of that name: the defaults of the keys below.
+    pub definition: Option<&'static Definition>,
     /// Key `token_url`: `https`, or `http` to this machine.
     pub token_url: Url,
     /// Key `client_id`.
     pub client_id: String,
     /// Key `client_secret`.
     pub client_secret: Secret,
-    /// Key `client_auth`, default `body`.
+    /// Key `client_auth`; without it and a definition, `body`.
     pub client_auth: ClientAuth,
-    /// Key `class`, default `strict`: the one that can lose nothing.
+    /// Key `class`; without it and a definition, `strict`: the one that can lose nothing.
     pub class: Class,
-}
-
-/// How the client proves itself at the token endpoint.
-///
-/// <https://datatracker.ietf.org/doc/html/rfc6749#section-2.3.1>
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// `client_id` and `client_secret` in the form body.
-    Body,
-    /// HTTP Basic.
-    Basic,
-}
-
-/// What becomes of the old token when a new one is issued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// It goes on; sending it again does no harm.
-    Extend,
-    /// It works for a while longer.
-    Grace,
-    /// It is dead at once, and its reuse is punished: never sent twice.
-    Strict,
+    /// Key `scope`: sent with each refresh, by providers that need it.
+    pub scope: Option<String>,
+    /// Key `extra`: further fields of the form.
+    pub extra: Vec<(String, String)>,
 }
 
 pub(super) fn read(found: &Found<'_>) -> Option<Providers> {
@@ -129,28 +116,66 @@ fn app(found: &Found<'_>, name: &str) -> Option<App> {
 
 fn oauth2(found: &Found<'_>, name: &str) -> Option<Oauth2> {
     let key = |key: &str| format!("providers.{name}.{key}");
+    let definition = definitions::of(name);
     for needed in ["kind", "token_url", "client_id", "client_secret"] {
-        if !found.is_set(&key(needed)) {
-            let why =
-                if needed == "kind" { "the one kind there is is `oauth2`" } else { "an OAuth 2.0 provider needs it" };
-            found.missing(&key(needed), why);
+        if found.is_set(&key(needed)) || (needed == "token_url" && definition.is_some()) {
+            continue;
         }
+        let why = match needed {
+            "kind" => "the one kind there is is `oauth2`".to_owned(),
+            "token_url" => {
+                format!(
+                    "an OAuth 2.0 provider needs it, unless its name is a known one ({})",
+                    listed(definitions::names())
+                )
+            }
+            _ => "an OAuth 2.0 provider needs it".to_owned(),
+        };
+        found.missing(&key(needed), why);
     }
     let kind = found.choice(&key("kind"), &[("oauth2", ())]);
-    let token_url = found.read(&key("token_url"), address::provider);
+    let token_url = match definition.filter(|_| !found.is_set(&key("token_url"))) {
+        Some(definition) => Url::parse(definition.token_url).ok(),
+        None => found.read(&key("token_url"), address::provider),
+    };
     let client_id = found.read(&key("client_id"), plain);
     let client_secret = found.read_secret(&key("client_secret"), plain_secret);
-    let client_auth = or(found, &key("client_auth"), ClientAuth::Body, &CLIENT_AUTHS);
-    let class = or(found, &key("class"), Class::Strict, &CLASSES);
+    let default = definition.map_or(ClientAuth::Body, |definition| definition.client_auth);
+    let client_auth = or(found, &key("client_auth"), default, &CLIENT_AUTHS);
+    let default = definition.map_or(Class::Strict, |definition| definition.class);
+    let class = or(found, &key("class"), default, &CLASSES);
+    let scope = optional(found, &key("scope"), |text| Ok(text.to_owned()));
+    let extra = optional(found, &key("extra"), form_fields);
     kind?;
     Some(Oauth2 {
         name: name.to_owned(),
+        definition,
         token_url: token_url?,
         client_id: client_id?,
         client_secret: client_secret?,
         client_auth: client_auth?,
         class: class?,
+        scope: scope?,
+        extra: extra?.unwrap_or_default(),
     })
+}
+
+/// `Some(None)` where the key is unset, `None` where it is wrong.
+fn optional<T>(found: &Found<'_>, key: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<Option<T>> {
+    if found.is_set(key) { found.read(key, read).map(Some) } else { Some(None) }
+}
+
+/// `a=b&c=d` as in a form. The fields that each refresh has by itself cannot be among them.
+fn form_fields(text: &str) -> Result<Vec<(String, String)>, String> {
+    const OWN: [&str; 6] = ["grant_type", "refresh_token", "client_id", "client_key", "client_secret", "scope"];
+    if text.split('&').any(|pair| pair.split_once('=').is_none_or(|(name, _)| name.is_empty())) {
+        return Err("must be form fields such as `audience=https%3A%2F%2Fapi.example.com&lang=en`".to_owned());
+    }
+    let fields: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+    match fields.iter().find(|(name, _)| OWN.contains(&name.as_str())) {
+        Some((name, _)) => Err(format!("cannot hold the field `{name}`: it has a key of its own, or is set by itself")),
+        None => Ok(fields),
+    }
 }
 
 const CLIENT_AUTHS: [(&str, ClientAuth); 2] = [("body", ClientAuth::Body), ("basic", ClientAuth::Basic)];

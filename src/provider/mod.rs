@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod meta;
+pub mod oauth2;
 pub mod sandbox;
 
 use async_trait::async_trait;

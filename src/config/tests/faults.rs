@@ -19,7 +19,7 @@ fn unknown_keys_are_named_with_their_origin_and_the_known_ones() {
             "[providers.google]\nkind = \"oauth2\"\ntoken_url = \"https://x\"\nclient_id = \"x\"\nclient_secret = \"hunter2\"\nclas = \"grace\""
         ),
         "key `providers.google.clas` (file `perene.toml`) is not known; did you mean `providers.google.class`? (known keys of \
-         `providers.google`: `kind`, `token_url`, `client_id`, `client_secret`, `client_auth`, `class`)"
+         `providers.google`: `kind`, `token_url`, `client_id`, `client_secret`, `client_auth`, `class`, `scope`, `extra`)"
     );
     assert!(file_fault("[refresh]\n\"win\\ndow\" = 1").contains("`refresh.win\\ndow`"));
     assert!(
@@ -140,6 +140,14 @@ fn wrong_values_are_named_with_their_origin_and_what_is_allowed() {
             "`providers.google.kind` (file `perene.toml`) must be one of `oauth2`, not `oauth1`",
         ),
         (
+            "[providers.google]\nkind = \"oauth2\"\nclient_id = \"x\"\nclient_secret = \"hunter2\"\nextra = \"audience\"",
+            "`providers.google.extra` (file `perene.toml`) must be form fields such as `audience=https%3A%2F%2Fapi.example.com&lang=en`",
+        ),
+        (
+            "[providers.google]\nkind = \"oauth2\"\nclient_id = \"x\"\nclient_secret = \"hunter2\"\nextra = \"a=b&grant%5Ftype=x\"",
+            "`providers.google.extra` (file `perene.toml`) cannot hold the field `grant_type`: it has a key of its own, or is set by itself",
+        ),
+        (
             "[providers.Google]\nkind = \"oauth2\"",
             "`providers.Google` (file `perene.toml`) cannot be the name of a provider: small letters, digits and single `_`, beginning with a letter; `meta` and `sandbox` are taken",
         ),
@@ -200,18 +208,18 @@ fn the_configuration_file_that_was_asked_for_must_be_there() {
 #[test]
 fn all_faults_come_at_once() {
     let faults = World::new()
-        .file("[refresh]\nwindow = \"x\"\nwindw = 1\n[[connections]]\nprovider = \"gogle\"\n[providers.google]\nkind = \"oauth2\"")
+        .file("[refresh]\nwindow = \"x\"\nwindw = 1\n[[connections]]\nprovider = \"acmee\"\n[providers.acme]\nkind = \"oauth2\"")
         .var("DATABASE_URL", "mysql://x")
         .faults();
     let beginnings = [
         "key `refresh.windw` ",
         "`database.url` ",
         "`refresh.window` ",
-        "`providers.google.token_url` is missing",
-        "`providers.google.client_id` is missing",
-        "`providers.google.client_secret` is missing",
+        "`providers.acme.token_url` is missing: an OAuth 2.0 provider needs it, unless its name is a known one (`google`, ",
+        "`providers.acme.client_id` is missing",
+        "`providers.acme.client_secret` is missing",
         "`table` (file `perene.toml`, 1. `[[connections]]`) is missing",
-        "`provider` (file `perene.toml`, 1. `[[connections]]`) names no provider: `gogle` (known: `meta`, `google`;",
+        "`provider` (file `perene.toml`, 1. `[[connections]]`) names no provider: `acmee` (known: `meta`, `acme`;",
     ];
     assert_eq!(faults.len(), beginnings.len(), "{faults:#?}");
     for (fault, beginning) in faults.iter().zip(beginnings) {

@@ -2,9 +2,11 @@
 
 use std::fs;
 
+use perene_policy::Class;
 use tempfile::TempDir;
 
 use super::*;
+use crate::provider::oauth2::ClientAuth;
 
 mod faults;
 mod precedence;

@@ -72,6 +72,7 @@ fn every_key_can_be_set_by_its_variable() {
         "kind" => "oauth2",
         "client_auth" => "basic",
         "class" => "grace",
+        "extra" => "a=b",
         "smtp_url" => "smtp://u:hunter2@mx",
         "from" | "email" => "ana@example.com",
         "locale" => "es",
@@ -102,6 +103,8 @@ fn every_key_can_be_set_by_its_variable() {
     assert_eq!(config.providers.facebook.api_version, "v99.1");
     let google = &config.providers.oauth2["google_ads"];
     assert_eq!((google.client_auth, google.class), (ClientAuth::Basic, Class::Grace));
+    assert_eq!(google.scope.as_deref(), Some(CANARY));
+    assert_eq!(google.extra, [("a".to_owned(), "b".to_owned())]);
     assert_eq!((google.name.as_str(), google.client_secret.expose()), ("google_ads", CANARY));
     let mail = config.mail.unwrap();
     assert_eq!((mail.locale, mail.from.email.to_string().as_str()), (Locale::Es, "ana@example.com"));

@@ -45,12 +45,32 @@ fn an_empty_name_means_none_where_there_may_be_none() {
 
 #[test]
 fn an_oauth2_source_has_a_refresh_token() {
-    let text = "[providers.x]\nkind = \"oauth2\"\ntoken_url = \"https://x.example/t\"\nclient_id = \"x\"\nclient_secret = \"y\"\n\
-                [[connections]]\ntable = \"t\"\nprovider = \"x\"";
+    let text = "[providers.acme]\nkind = \"oauth2\"\ntoken_url = \"https://x.example/t\"\nclient_id = \"x\"\nclient_secret = \"y\"\n\
+                [[connections]]\ntable = \"t\"\nprovider = \"acme\"";
     let world = World::new().file(text);
     assert_eq!(world.config().sources[0].columns.refresh_token.as_deref(), Some("refresh_token"));
-    let provider = &world.config().providers.oauth2["x"];
+    let provider = &world.config().providers.oauth2["acme"];
     assert_eq!((provider.client_auth, provider.class), (ClientAuth::Body, Class::Strict));
+}
+
+#[test]
+fn a_known_name_brings_along_what_is_not_said() {
+    let text = |more: &str| {
+        format!("[providers.spotify]\nkind = \"oauth2\"\nclient_id = \"x\"\nclient_secret = \"y\"\n{more}")
+    };
+    let spotify = |more: &str| World::new().file(&text(more)).config().providers.oauth2["spotify"].clone();
+    let known = spotify("");
+    assert_eq!(known.token_url.as_str(), "https://accounts.spotify.com/api/token");
+    assert_eq!((known.client_auth, known.class), (ClientAuth::Basic, Class::Extend));
+    assert_eq!((known.scope, known.extra), (None, Vec::new()));
+    let said = spotify(
+        "token_url = \"https://x.example/t\"\nclient_auth = \"body\"\nclass = \"strict\"\nscope = \"a b\"\nextra = \"k=v%26w&l=\"",
+    );
+    assert_eq!(said.token_url.as_str(), "https://x.example/t");
+    assert_eq!((said.client_auth, said.class), (ClientAuth::Body, Class::Strict));
+    assert_eq!(said.scope.as_deref(), Some("a b"));
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(said.extra, [pair("k", "v&w"), pair("l", "")]);
 }
 
 #[test]
