@@ -99,7 +99,7 @@ impl Engine {
         match &settled {
             Settled::Sent => tracing::info!(id, channel, kind, "connection {id}: {channel} `{kind}` sent"),
             Settled::Dropped(why) => {
-                tracing::info!(id, channel, kind, "connection {id}: {channel} `{kind}` not sent: {why}")
+                tracing::info!(id, channel, kind, "connection {id}: {channel} `{kind}` not sent: {why}");
             }
             Settled::Later(at, why) => {
                 tracing::warn!(id, channel, kind, "connection {id}: {channel} `{kind}` is tried again at {at}: {why}");

@@ -102,9 +102,10 @@ impl Engine {
             let page = self.parts.store.peek(&claim).await?;
             report.book_many(outcome, Counted::Deferred, page.len() as u64);
             let is_last = page.len() < PAGE;
-            cursor = page
-                .last()
-                .map(|last| Cursor { expires_us: last.expires_at.map(|at| at.as_microsecond()), id: last.id.clone() });
+            cursor = page.last().map(|last| Cursor {
+                expires_us: last.expires_at.map(jiff::Timestamp::as_microsecond),
+                id: last.id.clone(),
+            });
             if let Some(name) = name.as_ref().filter(|_| !page.is_empty()) {
                 self.apps.leave_backlog(name);
             }

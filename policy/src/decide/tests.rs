@@ -210,7 +210,7 @@ fn what_is_said_of_the_app_is_not_remembered_of_each_connection() {
     assert_eq!(decide(&row(0), &said, &context(&settings)).memory, None);
 }
 
-fn stuck(expires_in: jiff::SignedDuration) -> Conclusion {
+fn stuck(expires_in: SignedDuration) -> Conclusion {
     Conclusion {
         token: Some(Secret::new("EAA-same")),
         expires_at: Some(now() + expires_in),

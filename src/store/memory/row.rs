@@ -57,7 +57,7 @@ impl AppRow {
         self.token.as_ref().is_some_and(|token| !token.expose().is_empty())
     }
 
-    pub(super) fn to_the_microsecond(mut self) -> Self {
+    pub(super) fn cut_to_microseconds(mut self) -> Self {
         for at in [&mut self.expires_at, &mut self.refreshed_at] {
             *at = at.map(floor);
         }

@@ -71,7 +71,7 @@ impl Table {
     pub(super) fn insert(&mut self, row: AppRow) {
         let key = Key::of(&row.id);
         self.remove(&key);
-        let row = row.to_the_microsecond();
+        let row = row.cut_to_microseconds();
         self.index(&key, &row);
         self.rows.insert(key, row);
     }
@@ -87,7 +87,7 @@ impl Table {
         let Some(mut row) = self.rows.remove(key) else { return false };
         self.unindex(key, &row);
         change(&mut row);
-        let row = row.to_the_microsecond();
+        let row = row.cut_to_microseconds();
         self.index(key, &row);
         self.rows.insert(key.clone(), row);
         true

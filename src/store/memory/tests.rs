@@ -78,7 +78,7 @@ impl App {
         }
         match self.sources.iter_mut().find(|known| known.table == source.table) {
             Some(known) => {
-                known.columns.refresh_token = columns.refresh_token.clone().or(known.columns.refresh_token.take())
+                known.columns.refresh_token = columns.refresh_token.clone().or(known.columns.refresh_token.take());
             }
             None => self.sources.push(source),
         }
