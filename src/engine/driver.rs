@@ -81,16 +81,23 @@ pub(super) struct Driver<'a> {
     decided: Vec<Commit>,
     /// The earliest start of the next call, by grant: the app's pace.
     next_start: BTreeMap<Grant, Timestamp>,
+    /// Rows that a pass over all live ones has had: it goes by expiry, and meets what it moved ahead again.
+    had: BTreeSet<String>,
     /// Refused by the database: counted as failures when the pass is over.
     refused: Vec<(String, String)>,
     calling: usize,
     waiting: BTreeMap<Grant, usize>,
     cursor: Option<Cursor>,
-    closed: Closed,
+    /// Grants whose app cannot be called any more.
+    closed: BTreeSet<Grant>,
+    /// Up to where rows of a grant have been claimed; what lies behind is still to be counted.
+    reached: Closed,
     claimed: usize,
     is_claiming: bool,
     is_exhausted: bool,
     is_napping: bool,
+    is_saving: bool,
+    must_save: bool,
     last_beat: Duration,
     page_count: usize,
 }
@@ -109,11 +116,15 @@ struct Page {
 }
 
 enum Work {
-    Claimed(Result<Claimed, StoreError>),
+    Claimed(Vec<Grant>, Result<Claimed, StoreError>),
     Called(Box<InFlight>, Timestamp, Result<Answer, NoAnswer>),
     Waited(Box<InFlight>),
     Committed(Vec<Commit>, Result<Vec<Committed>, StoreError>),
     Beaten(Result<u64, StoreError>),
+    /// What was learnt of the apps is saved.
+    Saved(Result<(), StoreError>),
+    /// The app itself was asked.
+    Probed(String, bool),
     /// The time of a paced call has come.
     Napped,
 }
@@ -139,15 +150,19 @@ impl<'a> Driver<'a> {
             pages: BTreeMap::new(),
             decided: Vec::new(),
             next_start: BTreeMap::new(),
+            had: BTreeSet::new(),
             refused: Vec::new(),
             calling: 0,
             waiting: BTreeMap::new(),
             cursor: None,
-            closed: Closed::new(),
+            closed: BTreeSet::new(),
+            reached: order.grants.iter().map(|grant| (*grant, None)).collect(),
             claimed: 0,
             is_claiming: false,
             is_exhausted: false,
             is_napping: false,
+            is_saving: false,
+            must_save: false,
             last_beat: engine.parts.clock.monotonic(),
             page_count: 0,
         }
@@ -159,14 +174,20 @@ impl<'a> Driver<'a> {
         let result = self.drive_to_end().await;
         if result.is_err() {
             let held = self.held();
+            // They may hold the connections that giving back needs.
+            self.works.clear();
             // The database is in trouble: should this fail too, the leases lapse by themselves.
             let _ = self.engine.parts.store.release(&held).await;
         }
         result?;
         self.count_refused().await?;
-        Ok(self.closed)
+        let Self { closed, mut reached, .. } = self;
+        reached.retain(|grant, _| closed.contains(grant));
+        Ok(reached)
     }
 
+    /// Awaits nothing but the set: a future that is not polled may hold the connection to the database for
+    /// which another one waits.
     async fn drive_to_end(&mut self) -> Result<(), StoreError> {
         loop {
             if self.stop.is_set() {
@@ -176,12 +197,13 @@ impl<'a> Driver<'a> {
             }
             self.admit();
             // After admitting: what cannot be sent is concluded at once, and may complete a page.
-            self.close_pages().await?;
+            self.close_pages();
             self.claim_more();
             self.commit_some();
+            self.save();
             self.beat();
             let Some(work) = self.works.next().await else { return Ok(()) };
-            self.take(work).await?;
+            self.take(work)?;
         }
     }
 
@@ -281,9 +303,9 @@ impl<'a> Driver<'a> {
         }));
     }
 
-    async fn take(&mut self, work: Work) -> Result<(), StoreError> {
+    fn take(&mut self, work: Work) -> Result<(), StoreError> {
         match work {
-            Work::Claimed(claimed) => self.claimed(claimed?),
+            Work::Claimed(grants, claimed) => self.claimed(&grants, claimed?),
             Work::Called(in_flight, sent_at, result) => {
                 self.calling -= 1;
                 self.called(in_flight, sent_at, result);
@@ -294,12 +316,17 @@ impl<'a> Driver<'a> {
                 }
                 self.ready.push_back(in_flight);
             }
-            Work::Committed(commits, result) => self.committed(commits, result).await?,
+            Work::Committed(commits, result) => self.committed(commits, result)?,
             Work::Beaten(result) => {
                 if let Err(error) = result {
                     tracing::warn!("leases could not be prolonged: {error}");
                 }
             }
+            Work::Saved(result) => {
+                self.is_saving = false;
+                result?;
+            }
+            Work::Probed(name, is_well) => self.engine.apps.probed(&name, is_well, self.now()),
             Work::Napped => self.is_napping = false,
         }
         Ok(())
@@ -373,7 +400,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Decides about all that waited for its page to be complete.
-    async fn close_pages(&mut self) -> Result<(), StoreError> {
+    fn close_pages(&mut self) {
         let complete: Vec<usize> =
             self.pages.iter().filter(|(_, page)| page.outstanding == 0).map(|(number, _)| *number).collect();
         for number in complete {
@@ -382,7 +409,7 @@ impl<'a> Driver<'a> {
             for grant in grants {
                 let Some(name) = self.app_name(grant) else { continue };
                 if self.engine.apps.judge(&name, self.now()) {
-                    self.probe_app(grant, &name).await;
+                    self.probe_app(grant, name);
                 }
             }
             for (connection, conclusion) in page.concluded {
@@ -393,21 +420,32 @@ impl<'a> Driver<'a> {
                 }
                 self.decide(connection, &conclusion, is_held);
             }
-            let now = self.now();
-            self.engine.apps.save(now).await?;
+            self.must_save = true;
         }
-        Ok(())
+    }
+
+    fn save(&mut self) {
+        if !self.must_save || self.is_saving {
+            return;
+        }
+        (self.must_save, self.is_saving) = (false, true);
+        let engine = self.engine;
+        self.works.push(Box::pin(async move { Work::Saved(engine.apps.save(engine.parts.clock.now()).await) }));
     }
 
     /// The brake has just been put on: is it the app? Only Facebook can be asked.
-    async fn probe_app(&self, grant: Grant, name: &str) {
-        let Some(result) = self.engine.provider(self.order.source).probe_app(grant).await else { return };
-        let now = self.now();
-        let verdict = match &result {
-            Ok(answer) => answer::judge(perene_policy::Endpoint::DebugToken, answer, now),
-            Err(no_answer) => answer::judge_no_answer(no_answer),
-        };
-        self.engine.apps.probed(name, verdict.outcome == Outcome::Refreshed, now);
+    fn probe_app(&mut self, grant: Grant, name: String) {
+        let (engine, source) = (self.engine, self.order.source);
+        self.works.push(Box::pin(async move {
+            let is_well = match engine.provider(source).probe_app(grant).await {
+                Some(Ok(answer)) => {
+                    let now = engine.parts.clock.now();
+                    answer::judge(perene_policy::Endpoint::DebugToken, &answer, now).outcome == Outcome::Refreshed
+                }
+                Some(Err(_)) | None => false,
+            };
+            Work::Probed(name, is_well)
+        }));
     }
 
     fn decide(&mut self, connection: Connection, conclusion: &Conclusion, is_held: bool) {
@@ -451,7 +489,7 @@ impl<'a> Driver<'a> {
         }));
     }
 
-    async fn committed(
+    fn committed(
         &mut self,
         commits: Vec<Commit>,
         result: Result<Vec<Committed>, StoreError>,
@@ -511,8 +549,7 @@ impl<'a> Driver<'a> {
         if self.is_claiming || self.is_exhausted || in_stock >= self.engine.parts.concurrency || room == 0 {
             return;
         }
-        let open: Vec<Grant> =
-            self.order.grants.iter().copied().filter(|grant| !self.closed.contains_key(grant)).collect();
+        let open: Vec<Grant> = self.order.grants.iter().copied().filter(|grant| !self.closed.contains(grant)).collect();
         if open.is_empty() {
             self.is_exhausted = true;
             return;
@@ -533,15 +570,22 @@ impl<'a> Driver<'a> {
                 after: cursor.as_ref(),
                 limit: room,
             };
-            Work::Claimed(engine.parts.store.claim(&claim).await)
+            let claimed = engine.parts.store.claim(&claim).await;
+            Work::Claimed(open, claimed)
         }));
     }
 
-    fn claimed(&mut self, claimed: Claimed) {
+    fn claimed(&mut self, grants: &[Grant], claimed: Claimed) {
         self.is_claiming = false;
         self.report.leased_elsewhere += claimed.elsewhere;
         self.claimed += claimed.connections.len();
         self.is_exhausted |= claimed.next.is_none() || self.order.rows_max.is_some_and(|max| self.claimed >= max);
+        for grant in grants {
+            match &claimed.next {
+                Some(next) => self.reached.insert(*grant, Some(next.clone())),
+                None => self.reached.remove(grant),
+            };
+        }
         if claimed.next.is_some() {
             self.cursor = claimed.next;
         }
@@ -554,7 +598,8 @@ impl<'a> Driver<'a> {
             // A retry is of the generation that is remembered: a newer one is not due because an older was.
             let is_another =
                 matches!(self.order.which, Which::Retry { .. }) && connection.memory_of_this_generation().is_none();
-            if is_another || (self.order.only_due && !self.engine.is_due(&connection, now)) {
+            let was_had = matches!(self.order.which, Which::Live) && !self.had.insert(connection.id.clone());
+            if is_another || was_had || (self.order.only_due && !self.engine.is_due(&connection, now)) {
                 not_due.push(connection.id);
             } else {
                 page.outstanding += 1;
@@ -572,7 +617,7 @@ impl<'a> Driver<'a> {
         let deferred: Vec<(usize, Connection)> = self.fresh.remove(&grant).into_iter().flatten().collect();
         self.report.book_many(outcome, Counted::Deferred, deferred.len() as u64);
         self.engine.apps.leave_backlog(name);
-        self.closed.entry(grant).or_insert_with(|| self.cursor.clone());
+        self.closed.insert(grant);
         let mut ids = Vec::with_capacity(deferred.len());
         for (page, connection) in deferred {
             if let Some(page) = self.pages.get_mut(&page) {
