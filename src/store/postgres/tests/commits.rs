@@ -3,9 +3,8 @@
 use perene_policy::{Attempts, Connection, Decision, ErrorText, Incident, Outcome, RowWrite};
 use sqlx::Executor;
 
-use super::super::testing::Database;
 use super::super::trouble::Trouble;
-use super::{due, failed, insert, leased, now, refreshed, take, text, world};
+use super::{due, failed, insert, leased, now, refreshed, take, text, waiting, world};
 use crate::store::contract::Fixture;
 use crate::store::{Commit, Committed, Store, StoreError};
 
@@ -227,11 +226,6 @@ async fn a_row_read_only_by_its_error_column_is_compared_all_the_same() {
     let decision = Decision { write: Some(write), ..failed(&connection, "x") };
     assert_eq!(store.commit(&[leased(connection, decision)], now()).await.expect("commits"), [Committed::Superseded]);
     assert_eq!(text(&database, "SELECT last_refresh_error FROM instagram_connections").await, None);
-}
-
-async fn waiting(database: &Database) -> usize {
-    let count = text(database, "SELECT count(*)::text FROM pg_locks WHERE NOT granted").await;
-    count.and_then(|count| count.parse().ok()).expect("a number")
 }
 
 // Without the lock on the user the raise sees a flag that is up, and leaves it; and the lower, which saw

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::Executor;
 
 use super::super::testing::Database;
-use super::{text, world};
+use super::{text, waiting, world};
 use crate::config::Source;
 use crate::store::contract::Fixture;
 use crate::store::{FindingKind, Store, StoreError};
@@ -44,10 +44,10 @@ async fn no_lock_is_waited_for_longer_than_a_moment() {
     let migrates = store.migrate();
     let ends = async {
         // As soon as the migration stands in the queue; it will have given up and come again.
-        while text(&database, "SELECT count(*)::text FROM pg_locks WHERE NOT granted").await.as_deref() == Some("0") {
+        while waiting(&database).await == 0 {
             tokio::task::yield_now().await;
         }
-        while text(&database, "SELECT count(*)::text FROM pg_locks WHERE NOT granted").await.as_deref() != Some("0") {
+        while waiting(&database).await != 0 {
             tokio::task::yield_now().await;
         }
         app.execute("COMMIT").await.expect("ends");

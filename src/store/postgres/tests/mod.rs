@@ -59,6 +59,13 @@ async fn text(database: &Database, sql: &str) -> Option<String> {
     database.texts(sql).await.into_iter().next().and_then(|row| row.into_iter().next()).flatten()
 }
 
+/// How many sessions wait for a lock in this database; other tests have theirs.
+async fn waiting(database: &Database) -> usize {
+    let sql =
+        "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    text(database, sql).await.and_then(|count| count.parse().ok()).expect("a number")
+}
+
 fn due<'a>() -> Claim<'a> {
     Claim {
         source: 0,
