@@ -201,3 +201,14 @@ async fn a_power_cut_loses_nothing_that_was_confirmed() {
         assert_eq!(store.extend("replica-a", now()).await.expect("extends"), 1, "of the second one the lease stands");
     }
 }
+
+#[tokio::test]
+async fn many_that_migrate_at_once_all_succeed() {
+    let file = File::empty().await;
+    let stores = futures_util::future::join_all((0..4).map(|_| file.open(vec![Source::default()]))).await;
+    let stores: Vec<_> = stores.into_iter().map(|store| store.expect("opens")).collect();
+    let migrated = futures_util::future::join_all(stores.iter().map(Store::migrate)).await;
+    let made: Vec<usize> = migrated.into_iter().map(|made| made.expect("migrates").len()).collect();
+    assert_eq!(made.iter().filter(|made| **made > 0).count(), 1, "one makes all: {made:?}");
+    assert_eq!(stores[0].findings().await.expect("looks"), []);
+}
