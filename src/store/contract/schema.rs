@@ -198,9 +198,12 @@ pub(crate) async fn many_may_prepare_at_once<F: Fixture>() {
     for prepared in join_all(stores.iter().map(Store::prepare)).await {
         prepared.expect("prepares");
     }
+    // Where an index is made beside running writers, whoever comes second may be told to come again.
     for migrated in join_all(stores.iter().map(Store::migrate)).await {
-        migrated.expect("migrates");
+        assert!(migrated.as_ref().map_or_else(StoreError::may_pass, |_| true), "{migrated:?}");
     }
+    stores[0].migrate().await.expect("migrates");
+    assert_eq!(stores[0].migration().await.expect("plans"), [""; 0]);
     assert_eq!(stores[0].findings().await.expect("looks"), []);
 }
 

@@ -7,23 +7,17 @@ use perene_policy::{Connection, Grant};
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
 
 use super::connect::Database;
+use super::page::{self, push_order};
 use super::row;
 use super::shape::Shapes;
 use super::sql::{Mapped, Statement, micros, millis_of, push_ranges};
 use crate::store::{Claim, Claimed, Cursor, StoreError, Which};
 
-/// A row that may be taken up.
-struct Candidate {
-    id: String,
-    expires_ms: Option<i64>,
-    is_leased: bool,
-}
-
 pub(super) async fn claim(database: &Database, mapped: &Mapped, claim: &Claim<'_>) -> Result<Claimed, StoreError> {
     let mut reader = database.read().await?;
     let failed = |error| database.failed(error);
     let shapes = Shapes::of(&mut reader, mapped).await.map_err(failed)?;
-    let candidates = candidates(&mut reader, mapped, &shapes, claim).await.map_err(failed)?;
+    let candidates = page::candidates(&mut reader, mapped, &shapes, claim).await.map_err(failed)?;
     // Also because a database in memory has no second connection.
     drop(reader);
 
@@ -39,7 +33,7 @@ pub(super) async fn claim(database: &Database, mapped: &Mapped, claim: &Claim<'_
 
     let mut transaction = database.write().await?;
     let leased = lease(&mut transaction, mapped, claim, &free).await.map_err(failed)?;
-    let connections = page(&mut transaction, mapped, &shapes, claim, &leased).await.map_err(failed)?;
+    let connections = reread(&mut transaction, mapped, &shapes, claim, &leased).await.map_err(failed)?;
     if connections.len() < leased.len() {
         let taken: std::collections::HashSet<&str> =
             connections.iter().map(|connection| connection.id.as_str()).collect();
@@ -64,9 +58,9 @@ pub(super) async fn peek(
     let mut reader = database.read().await?;
     let failed = |error| database.failed(error);
     let shapes = Shapes::of(&mut reader, mapped).await.map_err(failed)?;
-    let candidates = candidates(&mut reader, mapped, &shapes, claim).await.map_err(failed)?;
+    let candidates = page::candidates(&mut reader, mapped, &shapes, claim).await.map_err(failed)?;
     let free: Vec<String> = candidates.into_iter().filter(|row| !row.is_leased).map(|row| row.id).collect();
-    page(&mut reader, mapped, &shapes, claim, &free).await.map_err(failed)
+    reread(&mut reader, mapped, &shapes, claim, &free).await.map_err(failed)
 }
 
 pub(super) async fn count(database: &Database, mapped: &Mapped, claim: &Claim<'_>) -> Result<u64, StoreError> {
@@ -80,34 +74,6 @@ pub(super) async fn count(database: &Database, mapped: &Mapped, claim: &Claim<'_
     let row = statement.build().fetch_one(&mut *reader).await.map_err(failed)?;
     let count: i64 = row.try_get(0).map_err(failed)?;
     Ok(count.unsigned_abs())
-}
-
-/// A page of rows that fit, leased or not.
-async fn candidates(
-    connection: &mut SqliteConnection,
-    mapped: &Mapped,
-    shapes: &Shapes,
-    claim: &Claim<'_>,
-) -> Result<Vec<Candidate>, sqlx::Error> {
-    let rows = candidates_statement(mapped, shapes, claim).build().fetch_all(connection).await?;
-    rows.iter()
-        .map(|row| Ok(Candidate { id: row.try_get(0)?, expires_ms: row.try_get(1)?, is_leased: row.try_get(2)? }))
-        .collect()
-}
-
-pub(super) fn candidates_statement(mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>) -> Statement {
-    let millis = millis_of(&mapped.expires());
-    let mut statement = Statement::new(format!(
-        "SELECT CAST({} AS TEXT), {millis}, l.until IS NOT NULL AND l.until > ",
-        mapped.column(&mapped.source.columns.id),
-    ));
-    statement.push_bind(micros(claim.now));
-    push_from(&mut statement, mapped, shapes, claim);
-    push_conditions(&mut statement, mapped, shapes, claim);
-    push_cursor(&mut statement, mapped, shapes, claim);
-    push_order(&mut statement, mapped, shapes, claim);
-    statement.push(" LIMIT ").push_bind(i64::try_from(claim.limit).unwrap_or(i64::MAX));
-    statement
 }
 
 /// Puts down the leases. Returns the keys that were free, or whose lease had lapsed.
@@ -137,7 +103,7 @@ async fn lease(
 }
 
 /// Reads these rows, if they still fit.
-async fn page(
+async fn reread(
     connection: &mut SqliteConnection,
     mapped: &Mapped,
     shapes: &Shapes,
@@ -155,7 +121,7 @@ async fn page(
     rows.iter().map(|row| row::connection(mapped, row, 0)).collect()
 }
 
-fn push_from(statement: &mut Statement, mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>) {
+pub(super) fn push_from(statement: &mut Statement, mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>) {
     if matches!(claim.which, Which::Retry { .. }) {
         // What is remembered is little: it leads.
         statement.push(format!(
@@ -171,13 +137,13 @@ fn push_from(statement: &mut Statement, mapped: &Mapped, shapes: &Shapes, claim:
     statement.push(format!(" AND l.id = CAST({} AS TEXT)", mapped.column(&mapped.source.columns.id)));
 }
 
-fn push_memory(statement: &mut Statement, mapped: &Mapped) {
+pub(super) fn push_memory(statement: &mut Statement, mapped: &Mapped) {
     statement.push(" LEFT JOIN perene_connection AS c ON c.source = ").push_bind(mapped.name.clone());
     statement.push(format!(" AND c.id = CAST({} AS TEXT)", mapped.column(&mapped.source.columns.id)));
 }
 
 /// What a row must be to fit. See [`Which`].
-fn push_conditions(statement: &mut Statement, mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>) {
+pub(super) fn push_conditions(statement: &mut Statement, mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>) {
     let (expires, millis) = (mapped.expires(), millis_of(&mapped.expires()));
     let now = claim.now;
     // Rows have whole milliseconds: after `now` is after its last whole one, before an end before its next.
@@ -215,7 +181,7 @@ fn push_conditions(statement: &mut Statement, mapped: &Mapped, shapes: &Shapes, 
     }
 }
 
-fn push_grants(statement: &mut Statement, mapped: &Mapped, grants: &[Grant]) {
+pub(super) fn push_grants(statement: &mut Statement, mapped: &Mapped, grants: &[Grant]) {
     if !mapped.is_meta() {
         statement.push(if grants.contains(&Grant::Oauth2) { "" } else { " AND false" });
         return;
@@ -234,39 +200,6 @@ fn push_grants(statement: &mut Statement, mapped: &Mapped, grants: &[Grant]) {
         3 => statement,
         _ => statement.push(format!(" AND ({})", terms.join(" OR "))),
     };
-}
-
-/// Whether pages go by expiry, and not by key alone.
-fn is_by_expiry(claim: &Claim<'_>) -> bool {
-    !matches!(claim.which, Which::Undated | Which::Named { .. })
-}
-
-fn push_cursor(statement: &mut Statement, mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>) {
-    let Some(cursor) = claim.after else { return };
-    let (key, millis) = (&shapes.key, millis_of(&mapped.expires()));
-    match cursor.expires_us.filter(|_| is_by_expiry(claim)) {
-        Some(expires_us) => {
-            let expires_ms = expires_us.div_euclid(1000);
-            statement.push(format!(" AND ({} IS NULL OR {millis} > ", mapped.expires())).push_bind(expires_ms);
-            statement.push(format!(" OR ({millis} = ")).push_bind(expires_ms);
-            statement.push(format!(" AND {key} > ")).push_bind(cursor.id.clone()).push("))");
-        }
-        None => {
-            if is_by_expiry(claim) {
-                statement.push(format!(" AND {} IS NULL", mapped.expires()));
-            }
-            statement.push(format!(" AND {key} > ")).push_bind(cursor.id.clone());
-        }
-    }
-}
-
-fn push_order(statement: &mut Statement, mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>) {
-    if is_by_expiry(claim) {
-        let millis = millis_of(&mapped.expires());
-        statement.push(format!(" ORDER BY {millis} NULLS LAST, {}", shapes.key));
-    } else {
-        statement.push(format!(" ORDER BY {}", shapes.key));
-    }
 }
 
 /// A list of texts as JSON.

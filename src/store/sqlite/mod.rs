@@ -17,6 +17,7 @@ mod history;
 mod lease;
 mod migrate;
 mod outbox;
+mod page;
 mod remembered;
 mod row;
 mod run;

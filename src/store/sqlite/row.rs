@@ -61,8 +61,8 @@ pub(super) fn connection(mapped: &Mapped, row: &SqliteRow, from: usize) -> Resul
     })
 }
 
-/// Bytes as text. What is no UTF-8 can be no token either: it is marked, and compared by
-/// [`is_compared_in_sql`]'s other way.
+/// Bytes as text. What is no UTF-8 can be no token either: it is marked, and is then compared in another way,
+/// see [`is_compared_in_sql`].
 pub(super) fn text_of(bytes: Option<Vec<u8>>) -> Secret {
     let bytes = bytes.unwrap_or_default();
     Secret::new(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))

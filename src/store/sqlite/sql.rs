@@ -89,7 +89,7 @@ pub(super) fn from_millis(at: i64) -> Timestamp {
 /// SQLite's own functions would also take `now` and Julian days, hence the look at the text's form.
 pub(super) fn millis_of(column: &str) -> String {
     let seconds =
-        |value: &str| format!("CASE WHEN {value} BETWEEN -62167219200 AND 253402300799 THEN {value} * 1000 END");
+        |value: &str| format!("CASE WHEN {value} BETWEEN -62167219200 AND {LAST_SECOND} THEN {value} * 1000 END");
     let integer = seconds(&format!("CAST({column} AS INTEGER)"));
     format!(
         "CASE typeof({column}) WHEN 'integer' THEN {integer} WHEN 'real' THEN {integer} WHEN 'text' THEN \
@@ -117,24 +117,35 @@ fn text_of(seconds: i64) -> String {
 }
 
 /// The ranges of a column's raw values within which dates from `from` to `to` lie, so that an index on the
-/// column serves: integers, texts that are a number, and dates as text, a day wider for their offsets.
+/// column serves: integers, texts that are a number, and dates as text, wider for their offsets.
 pub(super) fn push_ranges(statement: &mut Statement, column: &str, from: Timestamp, to: Timestamp) {
-    let (first, last) = (from.as_second().saturating_sub(1), to.as_second().saturating_add(1));
-    let day = 86_400;
+    let first = from.as_second().saturating_sub(1);
+    // Beyond the last instant that we know there are rows still, "never" written as a date.
+    let last = if to == Timestamp::MAX { LAST_SECOND } else { to.as_second().saturating_add(1) };
     statement.push(format!("(({column} >= ")).push_bind(first);
     statement.push(format!(" AND {column} <= ")).push_bind(last);
     statement.push(format!(") OR ({column} >= ")).push_bind(first.to_string());
     statement.push(format!(" AND {column} <= ")).push_bind(last.to_string());
-    statement.push(format!(") OR ({column} >= ")).push_bind(date_of(first.saturating_sub(day)));
-    statement.push(format!(" AND {column} <= ")).push_bind(date_of(last.saturating_add(2 * day)));
+    // A `T` sorts after the blank of the same day, hence the hour below and the whole day above.
+    statement.push(format!(") OR ({column} >= ")).push_bind(prefix_of(first.saturating_sub(OFFSET_MAX), "%Y-%m-%d %H"));
+    let next_day = last.saturating_add(OFFSET_MAX).saturating_add(24 * 60 * 60);
+    statement.push(format!(" AND {column} <= ")).push_bind(prefix_of(next_day, "%Y-%m-%d"));
     statement.push("))");
 }
 
-fn date_of(seconds: i64) -> String {
-    // A year beyond four digits would sort before them.
-    let at = Timestamp::from_second(seconds).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX });
-    let text = jiff::tz::Offset::UTC.to_datetime(at).strftime("%Y-%m-%d").to_string();
-    if text.starts_with('-') { "0000-01-01".to_owned() } else { text }
+/// No offset that SQLite reads is larger, in seconds. <https://sqlite.org/lang_datefunc.html#time_values>
+const OFFSET_MAX: i64 = 15 * 60 * 60;
+
+/// The end of the year 9999, in seconds since 1970.
+const LAST_SECOND: i64 = 253_402_300_799;
+
+fn prefix_of(seconds: i64, format: &str) -> String {
+    let Ok(at) = Timestamp::from_second(seconds) else {
+        return if seconds < 0 { String::new() } else { "9999-99".to_owned() };
+    };
+    // Years before the first sort before all.
+    let text = jiff::tz::Offset::UTC.to_datetime(at).strftime(format).to_string();
+    if text.starts_with('-') { String::new() } else { text }
 }
 
 #[cfg(test)]
