@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from conftest import DAY, RECONNECT_URL
-from fake_meta import dead, fresh
+from fake_meta import dead, error, fresh
 
 ENDED = 460
 
@@ -55,7 +55,10 @@ class Page(HTMLParser):
 
 
 def test_the_mail_speaks_brazilian_portuguese_and_says_what_to_do(world):
-    assert warn(world)["warned"] == 1
+    world.store.add_user(7, "ana@example.com", "Ana Souza")
+    world.store.add(1, "EAAbad", 5 * DAY, user=7)
+    world.meta.answer("EAAbad", error(777777, "Something odd happened", kind="OddException"))
+    assert [world.refresh("--force", code=3)["warned"] for _ in range(3)] == [0, 0, 1]
     mail = only(world)
     assert mail.recipients == ["ana@example.com"] and mail.sender == "no-reply@example.com"
     assert "Instagram" in mail.message["Subject"]
@@ -72,6 +75,13 @@ def test_the_mail_speaks_brazilian_portuguese_and_says_what_to_do(world):
             assert said in low, (said, words)
     assert RECONNECT_URL in mail.text()
     assert mail.message.get_content_type() == "multipart/alternative"
+
+
+def test_the_mail_about_a_dead_token_leads_to_the_same_place(world):
+    assert warn(world)["warned"] == 1
+    page = Page(only(world).html())
+    assert (RECONNECT_URL, "Reconectar Instagram") in page.links
+    assert "Ana Souza" in page.text and "renovada" in page.text and RECONNECT_URL in only(world).text()
 
 
 def test_every_value_is_escaped(world):

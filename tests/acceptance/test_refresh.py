@@ -303,6 +303,16 @@ def test_a_row_that_the_app_deletes_during_the_call_stops_nothing(world):
     assert (report["superseded"], report["refreshed"]) == (1, 1)
 
 
+def test_what_the_app_writes_during_a_run_is_kept(world):
+    fill(world, *[(n, f"EAA{n}", 3 * DAY) for n in range(20)])
+    world.meta.before = lambda call: world.store.add_user(1000 + int(call.token.removeprefix("EAA")), "new@example.com", "new")
+    assert world.refresh(PERENE_REFRESH__CONCURRENCY="2")["refreshed"] == 20
+    assert len(world.store.bytes_of("users")) == 21
+    assert all(world.store.connection(n).token.startswith("EAAfresh") for n in range(20))
+    if world.store.kind == "sqlite":
+        assert world.store.query("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
 # by hand
 
 
