@@ -18,6 +18,9 @@ pub(super) async fn migrate(args: &Migrate, global: &Global) -> Result<Exit, Fai
         }
         Exit::Done
     } else if let Some(role) = &args.grant_to {
+        // There must be something to grant rights on; a role that does not exist is found out before.
+        store.grants(role).await?;
+        store.migrate().await?;
         for statement in store.grants(role).await? {
             out::say(&format!("{};", statement.trim_end().trim_end_matches(';')));
         }

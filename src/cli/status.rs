@@ -1,15 +1,16 @@
 //! `perene status`: how the connections stand, from the database alone.
 
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::{Connection, Outcome, State, due};
+use perene_policy::app::Permission;
+use perene_policy::{Connection, Grant, Outcome, State, due};
 use serde_json::{Value, json};
 
 use super::args::{Format, Global, Status};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::{assemble, ids, load, out, table};
-use crate::config::Source;
-use crate::store::{HistoryLine, Standing, StoredAlarm};
+use crate::config::{META, Source};
+use crate::store::{Claim, HistoryLine, Standing, Store, StoredAlarm, Which};
 
 /// How many of the next to expire are shown.
 const SOONEST: usize = 10;
@@ -24,7 +25,8 @@ pub(super) async fn status(args: &Status, global: &Global) -> Result<Exit, Failu
     let now = store.now().await?;
     let text = match &args.id {
         None => {
-            let standing = store.standing(config.refresh.window, SOONEST, now).await?;
+            let mut standing = store.standing(config.refresh.window, SOONEST, now).await?;
+            count_limited(store.as_ref(), &config.sources, config.refresh.window, now, &mut standing).await?;
             let alarms = store.alarms().await?;
             match args.report.format {
                 Format::Json => fleet_json(&standing, &alarms, &config.sources).to_string(),
@@ -46,6 +48,41 @@ pub(super) async fn status(args: &Status, global: &Global) -> Result<Exit, Failu
     store.close().await;
     out::say(&text);
     Ok(Exit::Done)
+}
+
+/// What would be due, but for a limit on its app, is counted as limited.
+pub(super) async fn count_limited(
+    store: &dyn Store,
+    sources: &[Source],
+    window: SignedDuration,
+    now: Timestamp,
+    standing: &mut Standing,
+) -> Result<(), Failure> {
+    for (source, mapped) in sources.iter().enumerate() {
+        let grants: &[Grant] = if mapped.provider == META { &Grant::META } else { &[Grant::Oauth2] };
+        for grant in grants {
+            let name = if *grant == Grant::Oauth2 { mapped.provider.as_str() } else { grant.name() };
+            let Some((_, app)) = store.app(name).await? else { continue };
+            if !matches!(app.permission(now), Permission::Wait { outcome: Outcome::RateLimited, .. }) {
+                continue;
+            }
+            let due = Claim {
+                source,
+                which: Which::Due { window },
+                grants: &[*grant],
+                holder: "",
+                fence: uuid::Uuid::nil(),
+                now,
+                until: now,
+                after: None,
+                limit: 1,
+            };
+            let waiting = store.count(&due).await?.min(standing.due);
+            standing.due -= waiting;
+            standing.limited += waiting;
+        }
+    }
+    Ok(())
 }
 
 /// The name of a connection in reports: with its table where several are mapped.

@@ -41,6 +41,16 @@ pub(super) fn shown(value: &str) -> String {
     text.replace("\\\"", "\"").replace("\\'", "'")
 }
 
+/// A path as an error shows it: one line, and whole, since a part of it names nothing.
+pub(super) fn shown_path(path: &std::path::Path) -> String {
+    path.to_string_lossy()
+        .chars()
+        .flat_map(|c| {
+            if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }.chars().collect::<Vec<_>>()
+        })
+        .collect()
+}
+
 /// The names, each in backticks, with commas between.
 pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")

@@ -136,7 +136,7 @@ impl Found<'_> {
 
     fn file_text(&self, path: &str, file: &str) -> Option<Secret> {
         let full = self.cwd.join(file);
-        let named = shown(&full.to_string_lossy());
+        let named = super::error::shown_path(&full);
         let mut text = String::new();
         let read =
             std::fs::File::open(&full).and_then(|opened| opened.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text));

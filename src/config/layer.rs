@@ -61,7 +61,7 @@ pub(super) fn file(figment: Figment, asked: Option<(PathBuf, &str)>, cwd: &Path,
         Some((path, asker)) => (cwd.join(path), Some(asker)),
         None => (cwd.join("perene.toml"), None),
     };
-    let shown = super::error::shown(&path.to_string_lossy());
+    let shown = super::error::shown_path(&path);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound && asker.is_none() => return figment,

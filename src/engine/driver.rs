@@ -181,8 +181,9 @@ impl<'a> Driver<'a> {
         }
         result?;
         self.count_refused().await?;
-        let Self { closed, mut reached, .. } = self;
-        reached.retain(|grant, _| closed.contains(grant));
+        let Self { closed, mut reached, order, .. } = self;
+        // Behind a probe lies all the rest.
+        reached.retain(|grant, _| order.is_probe || closed.contains(grant));
         Ok(reached)
     }
 

@@ -12,6 +12,12 @@ use crate::store::{Claim, Cursor, StoreError, Which};
 /// Rows that are counted at a time.
 const PAGE: usize = 1000;
 
+/// Whether an app may be called; if not, which rows are still to be counted.
+enum Opened {
+    Yes,
+    No(Closed),
+}
+
 impl Engine {
     /// Sends what `order` names, for every grant whose app may be called; the rest is counted as put off.
     pub(super) async fn pass(
@@ -24,10 +30,9 @@ impl Engine {
         let mut open = Vec::new();
         let mut closed = Closed::new();
         for grant in order.grants.iter().copied() {
-            if self.open(order, grant, stop, report, progress).await? {
-                open.push(grant);
-            } else {
-                closed.insert(grant, None);
+            match self.open(order, grant, stop, report, progress).await? {
+                Opened::Yes => open.push(grant),
+                Opened::No(rest) => closed.extend(rest),
             }
         }
         if !open.is_empty() {
@@ -51,20 +56,25 @@ impl Engine {
         stop: &Stop,
         report: &mut Report,
         progress: &(dyn Fn(&Report) + Sync),
-    ) -> Result<bool, StoreError> {
-        let Some(app) = self.provider(order.source).app(grant) else { return Ok(false) };
+    ) -> Result<Opened, StoreError> {
+        let all = || Opened::No(Closed::from([(grant, None)]));
+        let Some(app) = self.provider(order.source).app(grant) else { return Ok(all()) };
         let now = self.parts.clock.now();
         match self.apps.permission(&app.name, now) {
-            Permission::Go(_) => Ok(true),
-            Permission::Wait { .. } => Ok(false),
+            Permission::Go(_) => Ok(Opened::Yes),
+            Permission::Wait { .. } => Ok(all()),
             Permission::Probe => {
                 if !self.apps.take_probe(&app.name, now).await? {
-                    return Ok(false);
+                    return Ok(all());
                 }
                 let grants = [grant];
                 let probe = Order { grants: &grants, rows_max: Some(1), is_probe: true, ..order };
-                Driver::new(self, probe, stop.clone(), report, progress).drive().await?;
-                Ok(matches!(self.apps.permission(&app.name, self.parts.clock.now()), Permission::Go(_)))
+                let rest = Driver::new(self, probe, stop.clone(), report, progress).drive().await?;
+                match self.apps.permission(&app.name, self.parts.clock.now()) {
+                    Permission::Go(_) => Ok(Opened::Yes),
+                    // The one that was sent has been counted.
+                    _ => Ok(Opened::No(rest)),
+                }
             }
         }
     }

@@ -75,7 +75,9 @@ async fn show(file: &Path, stop: &Stop) -> Result<Exit, Failure> {
     out::say(&table::of_run(&report));
 
     let now = engine.store().now().await?;
-    let standing = engine.store().standing(Settings::default().window, 3, now).await?;
+    let window = Settings::default().window;
+    let mut standing = engine.store().standing(window, 3, now).await?;
+    status::count_limited(engine.store().as_ref(), engine.sources(), window, now, &mut standing).await?;
     let alarms = engine.store().alarms().await?;
     out::say("\nand so they stand now (`perene status`):\n");
     out::say(&status::fleet_text(&standing, &alarms, engine.sources(), now));

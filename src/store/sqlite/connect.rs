@@ -94,9 +94,11 @@ impl Database {
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.failed(error))
     }
 
-    /// Whether the file, where it is one, may be written.
+    /// Whether the file, where it is one, may be written by anybody. Its mode is asked, and the file not
+    /// opened: closing it would drop every lock that this process has on it (POSIX), and the next process
+    /// would take the write-ahead log away from under us.
     pub(super) fn is_writable(&self) -> bool {
-        self.in_memory || std::fs::OpenOptions::new().append(true).open(&self.path).is_ok()
+        self.in_memory || std::fs::metadata(&self.path).is_ok_and(|file| !file.permissions().readonly())
     }
 
     /// The file's name, for messages.
