@@ -1,5 +1,6 @@
 //! A pass: one kind of rows of one source, once through, and after it a count of what could not be sent.
 
+use jiff::Timestamp;
 use perene_policy::app::Permission;
 use perene_policy::{Counted, Grant, Outcome};
 use uuid::Uuid;
@@ -58,7 +59,8 @@ impl Engine {
             Permission::Go(_) => Ok(true),
             Permission::Wait { .. } => Ok(false),
             Permission::Probe => {
-                if !self.apps.take_probe(&app.name, now).await? {
+                // A pass that has no row to probe with must not use up the probe of one that has.
+                if !self.has_rows(order, grant, now).await? || !self.apps.take_probe(&app.name, now).await? {
                     return Ok(false);
                 }
                 let grants = [grant];
@@ -67,6 +69,22 @@ impl Engine {
                 Ok(matches!(self.apps.permission(&app.name, self.parts.clock.now()), Permission::Go(_)))
             }
         }
+    }
+
+    async fn has_rows(&self, order: Order<'_>, grant: Grant, now: Timestamp) -> Result<bool, StoreError> {
+        let grants = [grant];
+        let claim = Claim {
+            source: order.source,
+            which: order.which,
+            grants: &grants,
+            holder: self.holder(),
+            fence: Uuid::nil(),
+            now,
+            until: later(now, LEASE),
+            after: None,
+            limit: 1,
+        };
+        Ok(!self.parts.store.peek(&claim).await?.is_empty())
     }
 
     /// Counts what lies behind the place at which an app could not be called any more. Page by page, since
