@@ -34,8 +34,9 @@ struct Known {
     /// Holds that have ended in this process, with the outcome that they held: what was concluded while one
     /// was on is not believed afterwards either.
     ended: Vec<(Outcome, Timestamp)>,
-    /// Connections whose last answer was of no use, since the last one that was. When many look like an
-    /// outage, no new ones are begun until some have made their further tries.
+    /// Connections whose last answer was of no use, since the last one that was. When so many look like an
+    /// outage, no new ones are begun until those have made their further tries: either one of them is
+    /// answered, or the circuit opens.
     suspects: BTreeSet<String>,
 }
 
@@ -232,9 +233,6 @@ impl Known {
         let before = self.app.hold.clone();
         self.app.learn(&sighting, now);
         self.note_end(before.as_ref(), now);
-        if sighting.outcome == Outcome::Transient {
-            self.suspects.remove(&sighting.connection);
-        }
         self.is_changed = true;
         self.unsaved.push((sighting, now));
     }
