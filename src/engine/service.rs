@@ -21,6 +21,9 @@ const TICK: Duration = Duration::from_secs(5);
 /// How often remembered connections are looked at: a customer hears of a fact within a minute.
 const SWEEP_EVERY: SignedDuration = SignedDuration::from_secs(30);
 
+/// How long after a run is looked for what others had in flight: by then the leases of a dead one have lapsed.
+const MAKE_UP_AFTER: SignedDuration = SignedDuration::from_secs(55);
+
 /// How long the outbox may take before the loop looks at the time again.
 const OUTBOX_TURN: Duration = Duration::from_secs(20);
 
@@ -34,6 +37,8 @@ const KEEP: SignedDuration = SignedDuration::from_hours(400 * 24);
 #[derive(Debug, Default)]
 struct Rounds {
     swept_at: Option<Timestamp>,
+    /// When to look again for connections that a run found in the hands of others.
+    make_up_at: Option<Timestamp>,
     cleaned_at: Option<Timestamp>,
     /// Failed looks in a row: the database is away.
     failures: u32,
@@ -84,10 +89,15 @@ impl Engine {
             let report = self.run(&RunRequest::all(kind), stop, &|_| {}).await?;
             rounds.complaint = None;
             rounds.swept_at = Some(self.parts.clock.now());
+            rounds.make_up_at = make_up_at(&report, self.parts.clock.now());
             tell(kind, &report);
         } else if is_due(rounds.swept_at, SWEEP_EVERY, now) {
             self.sweep().await?;
             rounds.swept_at = Some(now);
+        }
+        if rounds.make_up_at.is_some_and(|at| at <= now) {
+            let report = self.make_up(stop).await?;
+            rounds.make_up_at = make_up_at(&report, self.parts.clock.now());
         }
         self.retry(stop).await?;
         self.take_up_backlogs(stop).await?;
@@ -107,6 +117,27 @@ impl Engine {
             Some(at) if now.duration_since(at) < SignedDuration::from_mins(1) => RunKind::Scheduled,
             _ => RunKind::CaughtUp,
         }
+    }
+
+    /// Sends what the run left to others and they have not sent: one of them may have died. It belongs to the
+    /// run, so a failure counts; what another has tried meanwhile is not tried here again.
+    async fn make_up(&self, stop: &Stop) -> Result<Report, StoreError> {
+        let mut report = Report::default();
+        for source in 0..self.parts.sources.len() {
+            for which in [Which::Due { window: self.parts.settings.window }, Which::Undated] {
+                let order = Order { counts: true, only_untried: true, ..self.uncounted(source, which) };
+                self.pass(order, stop, &mut report, &|_| {}).await?;
+            }
+        }
+        if report.due > 0 {
+            tracing::info!(
+                due = report.due,
+                refreshed = report.refreshed,
+                failed = report.failed,
+                "made up for what another replica had in flight and did not finish"
+            );
+        }
+        Ok(report)
     }
 
     /// Makes the tries between runs: connections whose retry time has come. No failure of theirs counts.
@@ -157,6 +188,7 @@ impl Engine {
             counts: false,
             insist: false,
             only_due: false,
+            only_untried: false,
             rows_max: None,
             is_probe: false,
         }
@@ -165,6 +197,10 @@ impl Engine {
 
 fn is_due(last: Option<Timestamp>, every: SignedDuration, now: Timestamp) -> bool {
     last.is_none_or(|last| now.duration_since(last) >= every)
+}
+
+fn make_up_at(report: &Report, now: Timestamp) -> Option<Timestamp> {
+    (report.leased_elsewhere > 0).then(|| perene_policy::backoff::later(now, MAKE_UP_AFTER))
 }
 
 fn tell(kind: RunKind, report: &Report) {
