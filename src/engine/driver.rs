@@ -171,7 +171,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Works until there is nothing left to claim, or the stop was asked for and what was in flight is
-    /// committed. On an error of the store, leases that can be given back are.
+    /// committed. Returns what it has left undone; a probe, what lies behind the row that it took. On an error of the store, leases that can be given back are.
     pub(super) async fn drive(mut self) -> Result<Closed, StoreError> {
         let result = self.drive_to_end().await;
         if result.is_err() {
@@ -183,8 +183,8 @@ impl<'a> Driver<'a> {
         }
         result?;
         self.count_refused().await?;
-        let Self { closed, mut reached, .. } = self;
-        reached.retain(|grant, _| closed.contains(grant));
+        let Self { closed, mut reached, order, .. } = self;
+        reached.retain(|grant, _| order.is_probe || closed.contains(grant));
         Ok(reached)
     }
 

@@ -25,10 +25,9 @@ impl Engine {
         let mut open = Vec::new();
         let mut closed = Closed::new();
         for grant in order.grants.iter().copied() {
-            if self.open(order, grant, stop, report, progress).await? {
-                open.push(grant);
-            } else {
-                closed.insert(grant, None);
+            match self.open(order, grant, stop, report, progress).await? {
+                Ok(()) => open.push(grant),
+                Err(rest) => closed.extend(rest),
             }
         }
         if !open.is_empty() {
@@ -43,8 +42,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the app of a grant may be called. Where only a probe is allowed, it is made here, with the
-    /// connection that comes first.
+    /// Whether the app of a grant may be called; if it may not, what is left undone. Where only a probe is
+    /// allowed, it is made here, with the connection that comes first.
     async fn open(
         &self,
         order: Order<'_>,
@@ -52,21 +51,25 @@ impl Engine {
         stop: &Stop,
         report: &mut Report,
         progress: &(dyn Fn(&Report) + Sync),
-    ) -> Result<bool, StoreError> {
-        let Some(app) = self.provider(order.source).app(grant) else { return Ok(false) };
+    ) -> Result<Result<(), Closed>, StoreError> {
+        let all = || Closed::from([(grant, None)]);
+        let Some(app) = self.provider(order.source).app(grant) else { return Ok(Err(all())) };
         let now = self.parts.clock.now();
         match self.apps.permission(&app.name, now) {
-            Permission::Go(_) => Ok(true),
-            Permission::Wait { .. } => Ok(false),
+            Permission::Go(_) => Ok(Ok(())),
+            Permission::Wait { .. } => Ok(Err(all())),
             Permission::Probe => {
                 // A pass that has no row to probe with must not use up the probe of one that has.
                 if !self.has_rows(order, grant, now).await? || !self.apps.take_probe(&app.name, now).await? {
-                    return Ok(false);
+                    return Ok(Err(all()));
                 }
                 let grants = [grant];
                 let probe = Order { grants: &grants, rows_max: Some(1), is_probe: true, ..order };
-                Driver::new(self, probe, stop.clone(), report, progress).drive().await?;
-                Ok(matches!(self.apps.permission(&app.name, self.parts.clock.now()), Permission::Go(_)))
+                let rest = Driver::new(self, probe, stop.clone(), report, progress).drive().await?;
+                match self.apps.permission(&app.name, self.parts.clock.now()) {
+                    Permission::Go(_) => Ok(Ok(())),
+                    Permission::Wait { .. } | Permission::Probe => Ok(Err(rest)),
+                }
             }
         }
     }
@@ -120,10 +123,9 @@ impl Engine {
             let page = self.parts.store.peek(&claim).await?;
             report.book_many(outcome, Counted::Deferred, page.len() as u64);
             let is_last = page.len() < PAGE;
-            cursor = page.last().map(|last| Cursor {
-                expires_us: last.expires_at.map(jiff::Timestamp::as_microsecond),
-                id: last.id.clone(),
-            });
+            cursor = page
+                .last()
+                .map(|last| Cursor { expires_us: last.expires_at.map(Timestamp::as_microsecond), id: last.id.clone() });
             if let Some(name) = name.as_ref().filter(|_| !page.is_empty()) {
                 self.apps.leave_backlog(name);
             }
