@@ -54,7 +54,10 @@ pub(crate) async fn new_alarms_are_told_once<F: Fixture>() {
     let down = alarm("provider_down", now(), "no answer");
     let limited = alarm("app_limited", now(), "limit");
     let store = &world.store;
-    assert_eq!(store.set_alarms("facebook", std::slice::from_ref(&down)).await.expect("sets"), std::slice::from_ref(&down));
+    assert_eq!(
+        store.set_alarms("facebook", std::slice::from_ref(&down)).await.expect("sets"),
+        std::slice::from_ref(&down)
+    );
     assert_eq!(store.set_alarms("facebook", std::slice::from_ref(&down)).await.expect("sets"), []);
     let both = [down.clone(), limited.clone()];
     assert_eq!(store.set_alarms("facebook", &both).await.expect("sets"), [limited]);
