@@ -402,18 +402,24 @@ pub(super) struct World {
     pub(super) script: Arc<Script>,
     pub(super) mail: Arc<Inbox>,
     pub(super) hook: Arc<Inbox>,
+    pub(super) sources: Vec<Source>,
     pub(super) settings: Settings,
     pub(super) concurrency: usize,
 }
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::of(vec![Source::default()])
+    }
+
+    pub(super) fn of(sources: Vec<Source>) -> Self {
         let clock = TestClock::at(instant("2026-11-23T03:00:00Z"));
         Self {
-            store: MemoryStore::new(Arc::new(clock.clone()), vec![Source::default()]),
+            store: MemoryStore::new(Arc::new(clock.clone()), sources.clone()),
             script: Arc::new(Script::new(clock.clone())),
             mail: Arc::new(Inbox::new("email")),
             hook: Arc::new(Inbox::new("webhook")),
+            sources,
             settings: Settings::default(),
             concurrency: 64,
             clock,
@@ -431,7 +437,7 @@ impl World {
             store: Arc::new(store),
             providers: BTreeMap::from([("meta".to_owned(), Arc::clone(&self.script) as Arc<dyn Provider>)]),
             clock: Arc::new(self.clock.clone()),
-            sources: vec![Source::default()],
+            sources: self.sources.clone(),
             settings: self.settings.clone(),
             schedule,
             concurrency: self.concurrency,

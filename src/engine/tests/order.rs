@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use perene_policy::Secret;
+
 use crate::engine::testing::{Reply, World, days, hours, renew, seconds};
 
 #[test]
@@ -39,7 +41,7 @@ fn a_success_writes_token_expiry_and_time_and_clears_the_failures() {
     world.script.answer(|asked| renew(asked).after(seconds(7)));
     world.night(&world.engine());
     let row = world.row(1);
-    assert_eq!(row.token.as_ref().map(|token| token.expose()), Some("IG-1+"));
+    assert_eq!(row.token.as_ref().map(Secret::expose), Some("IG-1+"));
     assert_eq!(row.expires_at, Some(sent_at + days(60)), "counted from before the request was sent");
     assert_eq!(row.refreshed_at, Some(world.now()));
     assert_eq!((row.attempts, row.error), (Some(0), None));

@@ -2,7 +2,9 @@
 
 use perene_policy::Outcome;
 
+use crate::config::{Source, TableName};
 use crate::engine::testing::{Reply, World, days, renew, seconds};
+use crate::store::memory::AppRow;
 
 #[test]
 fn when_all_of_500_fail_not_even_the_first_is_counted() {
@@ -79,6 +81,25 @@ fn when_the_provider_is_back_all_is_made_up_for_without_anybodys_help() {
 }
 
 #[test]
+fn all_tables_of_an_app_are_made_up_for() {
+    let pages = Source { table: TableName { schema: None, name: "pages".to_owned() }, ..Source::default() };
+    let world = World::of(vec![Source::default(), pages]);
+    world.fleet(100, "IG");
+    for id in 1..=100 {
+        let row = AppRow::new(id.to_string(), "1", &format!("IG-page-{id}"), Some(world.now() + days(3)));
+        world.store.insert_connection(1, row);
+    }
+    world.script.answer(|_| Reply::down());
+    let engine = world.engine();
+    let report = world.night(&engine);
+    assert_eq!((report.due, report.deferred), (200, 200));
+    world.script.answer(renew);
+    world.serve(&engine, seconds(120));
+    assert!((1..=100).all(|id| world.token(id).ends_with('+')));
+    world.store.each_row(1, |row| assert!(row.token.as_ref().is_some_and(|token| token.expose().ends_with('+'))));
+}
+
+#[test]
 fn an_outage_in_the_middle_of_a_run_defers_the_rest_and_no_more() {
     let world = World::new();
     world.fleet(1_000, "IG");
@@ -121,7 +142,7 @@ fn many_refused_among_more_that_are_well_are_held_too() {
     world.fleet(500, "IG");
     world.script.answer(|asked| {
         let number: u64 = asked.token.trim_start_matches("IG-").parse().unwrap_or(1);
-        if number % 4 == 0 { Reply::dead() } else { renew(asked) }
+        if number.is_multiple_of(4) { Reply::dead() } else { renew(asked) }
     });
     let report = world.night(&world.engine());
     assert_eq!((report.refreshed, report.deferred, report.failed, report.warned), (375, 125, 0, 0));
@@ -153,4 +174,30 @@ fn a_run_that_begins_with_a_failed_probe_counts_each_connection_once() {
     let report = world.night(&engine);
     assert_eq!(world.script.drain(), 1);
     assert_eq!((report.due, report.deferred), (700, 700));
+}
+
+#[test]
+fn a_brake_on_an_app_that_is_well_lets_go_after_an_hour() {
+    let world = World::new();
+    world.fleet(20, "EAA");
+    world.script.answer(|_| Reply::dead());
+    world.script.answer_app(200);
+    let engine = world.engine();
+    world.serve(&engine, seconds(55 * 60));
+    assert!((1..=20).all(|id| !world.flag(id)));
+    world.serve(&engine, seconds(35 * 60));
+    assert!((1..=20).all(|id| world.flag(id)));
+}
+
+#[test]
+fn what_the_brake_holds_is_not_sent_over_and_over() {
+    let world = World::new();
+    world.fleet(100, "IG");
+    world.script.answer(|_| Reply::dead());
+    let engine = world.engine();
+    world.night(&engine);
+    world.script.drain();
+    world.serve(&engine, seconds(3_600));
+    let calls = world.script.drain();
+    assert!(calls <= 2 * 100 * 4, "{calls} calls in an hour for a hundred that are held");
 }
