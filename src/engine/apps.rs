@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use perene_policy::app::{App, CIRCUIT_CONNECTIONS, Permission, Sighting};
+use perene_policy::app::{App, CIRCUIT_CONNECTIONS, HoldKind, Permission, Sighting};
 use perene_policy::{Outcome, Secret};
 
 use crate::provider::AppIdentity;
@@ -34,8 +34,9 @@ struct Known {
     /// Holds that have ended in this process, with the outcome that they held: what was concluded while one
     /// was on is not believed afterwards either.
     ended: Vec<(Outcome, Timestamp)>,
-    /// Connections whose last answer was of no use, since the last one that was. When many look like an
-    /// outage, no new ones are begun until some have made their further tries.
+    /// Connections whose last answer was of no use, since the last one that was. When so many look like an
+    /// outage, no new ones are begun until those have made their further tries: either one of them is
+    /// answered, or the circuit opens.
     suspects: BTreeSet<String>,
 }
 
@@ -112,11 +113,18 @@ impl Apps {
         self.lock().get(name).is_some_and(|known| known.app.has_backlog)
     }
 
+    /// Since when the app's brake is on.
+    pub(crate) fn braked_since(&self, name: &str) -> Option<Timestamp> {
+        let known = self.lock();
+        let hold = known.get(name)?.app.hold.as_ref()?;
+        (hold.kind == HoldKind::Brake).then_some(hold.since)
+    }
+
     /// Lets go of a hold on a misconfigured app's probe time: somebody asks by hand and wants to know.
     pub(crate) fn ask_at_once(&self, name: &str, now: Timestamp) {
         self.change(name, |app| {
             if let Some(hold) = &mut app.hold
-                && hold.kind == perene_policy::app::HoldKind::Misconfigured
+                && hold.kind == HoldKind::Misconfigured
             {
                 hold.probe_at = now;
             }
@@ -232,9 +240,6 @@ impl Known {
         let before = self.app.hold.clone();
         self.app.learn(&sighting, now);
         self.note_end(before.as_ref(), now);
-        if sighting.outcome == Outcome::Transient {
-            self.suspects.remove(&sighting.connection);
-        }
         self.is_changed = true;
         self.unsaved.push((sighting, now));
     }

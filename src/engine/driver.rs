@@ -54,6 +54,8 @@ pub(super) struct Order<'a> {
     pub(super) insist: bool,
     /// Of named rows, those that are not due are given back unsent.
     pub(super) only_due: bool,
+    /// Rows that are to be tried again at some time are given back unsent: their failure has been counted.
+    pub(super) only_untried: bool,
     /// At most so many rows; `None` for all.
     pub(super) rows_max: Option<usize>,
     /// A probe: one call a row, nothing is repeated.
@@ -169,7 +171,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Works until there is nothing left to claim, or the stop was asked for and what was in flight is
-    /// committed. On an error of the store, leases that can be given back are.
+    /// committed. Returns what it has left undone; a probe, what lies behind the row that it took. On an error of the store, leases that can be given back are.
     pub(super) async fn drive(mut self) -> Result<Closed, StoreError> {
         let result = self.drive_to_end().await;
         if result.is_err() {
@@ -182,7 +184,6 @@ impl<'a> Driver<'a> {
         result?;
         self.count_refused().await?;
         let Self { closed, mut reached, order, .. } = self;
-        // Behind a probe lies all the rest.
         reached.retain(|grant, _| order.is_probe || closed.contains(grant));
         Ok(reached)
     }
@@ -600,7 +601,10 @@ impl<'a> Driver<'a> {
             let is_another =
                 matches!(self.order.which, Which::Retry { .. }) && connection.memory_of_this_generation().is_none();
             let was_had = matches!(self.order.which, Which::Live) && !self.had.insert(connection.id.clone());
-            if is_another || was_had || (self.order.only_due && !self.engine.is_due(&connection, now)) {
+            let was_tried = self.order.only_untried
+                && connection.memory_of_this_generation().is_some_and(|memory| memory.next_try_at.is_some());
+            let is_not_due = self.order.only_due && !self.engine.is_due(&connection, now);
+            if is_another || was_had || was_tried || is_not_due {
                 not_due.push(connection.id);
             } else {
                 page.outstanding += 1;

@@ -13,6 +13,10 @@ mod run;
 pub mod service;
 mod stop;
 mod sweep;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

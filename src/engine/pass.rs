@@ -1,5 +1,6 @@
 //! A pass: one kind of rows of one source, once through, and after it a count of what could not be sent.
 
+use jiff::Timestamp;
 use perene_policy::app::Permission;
 use perene_policy::{Counted, Grant, Outcome};
 use uuid::Uuid;
@@ -11,12 +12,6 @@ use crate::store::{Claim, Cursor, StoreError, Which};
 
 /// Rows that are counted at a time.
 const PAGE: usize = 1000;
-
-/// Whether an app may be called; if not, which rows are still to be counted.
-enum Opened {
-    Yes,
-    No(Closed),
-}
 
 impl Engine {
     /// Sends what `order` names, for every grant whose app may be called; the rest is counted as put off.
@@ -31,8 +26,8 @@ impl Engine {
         let mut closed = Closed::new();
         for grant in order.grants.iter().copied() {
             match self.open(order, grant, stop, report, progress).await? {
-                Opened::Yes => open.push(grant),
-                Opened::No(rest) => closed.extend(rest),
+                Ok(()) => open.push(grant),
+                Err(rest) => closed.extend(rest),
             }
         }
         if !open.is_empty() {
@@ -47,8 +42,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the app of a grant may be called. Where only a probe is allowed, it is made here, with the
-    /// connection that comes first.
+    /// Whether the app of a grant may be called; if it may not, what is left undone. Where only a probe is
+    /// allowed, it is made here, with the connection that comes first.
     async fn open(
         &self,
         order: Order<'_>,
@@ -56,27 +51,43 @@ impl Engine {
         stop: &Stop,
         report: &mut Report,
         progress: &(dyn Fn(&Report) + Sync),
-    ) -> Result<Opened, StoreError> {
-        let all = || Opened::No(Closed::from([(grant, None)]));
-        let Some(app) = self.provider(order.source).app(grant) else { return Ok(all()) };
+    ) -> Result<Result<(), Closed>, StoreError> {
+        let all = || Closed::from([(grant, None)]);
+        let Some(app) = self.provider(order.source).app(grant) else { return Ok(Err(all())) };
         let now = self.parts.clock.now();
         match self.apps.permission(&app.name, now) {
-            Permission::Go(_) => Ok(Opened::Yes),
-            Permission::Wait { .. } => Ok(all()),
+            Permission::Go(_) => Ok(Ok(())),
+            Permission::Wait { .. } => Ok(Err(all())),
             Permission::Probe => {
-                if !self.apps.take_probe(&app.name, now).await? {
-                    return Ok(all());
+                // A pass that has no row to probe with must not use up the probe of one that has.
+                if !self.has_rows(order, grant, now).await? || !self.apps.take_probe(&app.name, now).await? {
+                    return Ok(Err(all()));
                 }
                 let grants = [grant];
                 let probe = Order { grants: &grants, rows_max: Some(1), is_probe: true, ..order };
                 let rest = Driver::new(self, probe, stop.clone(), report, progress).drive().await?;
                 match self.apps.permission(&app.name, self.parts.clock.now()) {
-                    Permission::Go(_) => Ok(Opened::Yes),
-                    // The one that was sent has been counted.
-                    _ => Ok(Opened::No(rest)),
+                    Permission::Go(_) => Ok(Ok(())),
+                    Permission::Wait { .. } | Permission::Probe => Ok(Err(rest)),
                 }
             }
         }
+    }
+
+    async fn has_rows(&self, order: Order<'_>, grant: Grant, now: Timestamp) -> Result<bool, StoreError> {
+        let grants = [grant];
+        let claim = Claim {
+            source: order.source,
+            which: order.which,
+            grants: &grants,
+            holder: self.holder(),
+            fence: Uuid::nil(),
+            now,
+            until: later(now, LEASE),
+            after: None,
+            limit: 1,
+        };
+        Ok(!self.parts.store.peek(&claim).await?.is_empty())
     }
 
     /// Counts what lies behind the place at which an app could not be called any more. Page by page, since
@@ -112,10 +123,9 @@ impl Engine {
             let page = self.parts.store.peek(&claim).await?;
             report.book_many(outcome, Counted::Deferred, page.len() as u64);
             let is_last = page.len() < PAGE;
-            cursor = page.last().map(|last| Cursor {
-                expires_us: last.expires_at.map(jiff::Timestamp::as_microsecond),
-                id: last.id.clone(),
-            });
+            cursor = page
+                .last()
+                .map(|last| Cursor { expires_us: last.expires_at.map(Timestamp::as_microsecond), id: last.id.clone() });
             if let Some(name) = name.as_ref().filter(|_| !page.is_empty()) {
                 self.apps.leave_backlog(name);
             }

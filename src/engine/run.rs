@@ -134,6 +134,7 @@ impl Engine {
                 counts: true,
                 insist: request.force && !request.ids.is_empty(),
                 only_due,
+                only_untried: false,
                 rows_max: None,
                 is_probe: false,
             };

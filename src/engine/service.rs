@@ -4,6 +4,7 @@
 //! The loop looks every few seconds rather than sleeping to a computed instant: a clock that jumps, a
 //! machine that was suspended or a database that was away cannot make it miss anything.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +22,13 @@ const TICK: Duration = Duration::from_secs(5);
 /// How often remembered connections are looked at: a customer hears of a fact within a minute.
 const SWEEP_EVERY: SignedDuration = SignedDuration::from_secs(30);
 
+/// How long after a run is looked for what others had in flight: by then the leases of a dead one have lapsed.
+const MAKE_UP_AFTER: SignedDuration = SignedDuration::from_secs(55);
+
+/// While an app's brake is on, what it holds is sent again after a quarter of the time that it has been on, within
+/// these bounds: it may have been a passing fault, and a thousand refusals are not asked for every few seconds.
+const BRAKED_AGAIN: (SignedDuration, SignedDuration) = (SignedDuration::from_mins(15), SignedDuration::from_hours(1));
+
 /// How long the outbox may take before the loop looks at the time again.
 const OUTBOX_TURN: Duration = Duration::from_secs(20);
 
@@ -34,7 +42,11 @@ const KEEP: SignedDuration = SignedDuration::from_hours(400 * 24);
 #[derive(Debug, Default)]
 struct Rounds {
     swept_at: Option<Timestamp>,
+    /// When to look again for connections that a run found in the hands of others.
+    make_up_at: Option<Timestamp>,
     cleaned_at: Option<Timestamp>,
+    /// When the backlog of an app whose brake is on was last taken up.
+    braked_at: BTreeMap<String, Timestamp>,
     /// Failed looks in a row: the database is away.
     failures: u32,
     /// A run that found something missing is told once, not every five seconds.
@@ -84,13 +96,18 @@ impl Engine {
             let report = self.run(&RunRequest::all(kind), stop, &|_| {}).await?;
             rounds.complaint = None;
             rounds.swept_at = Some(self.parts.clock.now());
+            rounds.make_up_at = make_up_at(&report, self.parts.clock.now());
             tell(kind, &report);
         } else if is_due(rounds.swept_at, SWEEP_EVERY, now) {
             self.sweep().await?;
             rounds.swept_at = Some(now);
         }
+        if rounds.make_up_at.is_some_and(|at| at <= now) {
+            let report = self.make_up(stop).await?;
+            rounds.make_up_at = make_up_at(&report, self.parts.clock.now());
+        }
         self.retry(stop).await?;
-        self.take_up_backlogs(stop).await?;
+        self.take_up_backlogs(rounds, stop).await?;
         self.apps.save(self.parts.clock.now()).await?;
         self.send_outbox(OUTBOX_TURN, stop).await?;
         if is_due(rounds.cleaned_at, CLEAN_EVERY, now) {
@@ -109,6 +126,27 @@ impl Engine {
         }
     }
 
+    /// Sends what the run left to others and they have not sent: one of them may have died. It belongs to the
+    /// run, so a failure counts; what another has tried meanwhile is not tried here again.
+    async fn make_up(&self, stop: &Stop) -> Result<Report, StoreError> {
+        let mut report = Report::default();
+        for source in 0..self.parts.sources.len() {
+            for which in [Which::Due { window: self.parts.settings.window }, Which::Undated] {
+                let order = Order { counts: true, only_untried: true, ..self.uncounted(source, which) };
+                self.pass(order, stop, &mut report, &|_| {}).await?;
+            }
+        }
+        if report.due > 0 {
+            tracing::info!(
+                due = report.due,
+                refreshed = report.refreshed,
+                failed = report.failed,
+                "made up for what another replica had in flight and did not finish"
+            );
+        }
+        Ok(report)
+    }
+
     /// Makes the tries between runs: connections whose retry time has come. No failure of theirs counts.
     async fn retry(&self, stop: &Stop) -> Result<(), StoreError> {
         let mut report = Report::default();
@@ -124,19 +162,27 @@ impl Engine {
 
     /// Goes on with what a run had to put off, as soon as the app may be called again; while it may not, makes
     /// the probes.
-    async fn take_up_backlogs(&self, stop: &Stop) -> Result<(), StoreError> {
-        let mut report = Report::default();
+    async fn take_up_backlogs(&self, rounds: &mut Rounds, stop: &Stop) -> Result<(), StoreError> {
+        // Looked at for all sources before the first pass: several may be of one app.
+        let mut names = BTreeMap::new();
         for source in 0..self.parts.sources.len() {
             for grant in self.grants(source) {
                 let Some(app) = self.provider(source).app(*grant) else { continue };
-                let permission = self.apps.permission(&app.name, self.parts.clock.now());
-                if !self.apps.has_backlog(&app.name) || matches!(permission, Permission::Wait { .. }) {
-                    continue;
-                }
-                if matches!(permission, Permission::Go(_)) {
-                    self.apps.take_backlog(&app.name);
-                }
-                let grants = [*grant];
+                names.entry(app.name).or_insert_with(Vec::new).push((source, *grant));
+            }
+        }
+        let mut report = Report::default();
+        for (name, places) in names {
+            let permission = self.apps.permission(&name, self.parts.clock.now());
+            let may_be_called = !matches!(permission, Permission::Wait { .. });
+            if !self.apps.has_backlog(&name) || !may_be_called || !self.may_take_up(&name, rounds) {
+                continue;
+            }
+            if matches!(permission, Permission::Go(_)) {
+                self.apps.take_backlog(&name);
+            }
+            for (source, grant) in places {
+                let grants = [grant];
                 for which in [Which::Due { window: self.parts.settings.window }, Which::Undated] {
                     let order = Order { grants: &grants, ..self.uncounted(source, which) };
                     self.pass(order, stop, &mut report, &|_| {}).await?;
@@ -149,6 +195,22 @@ impl Engine {
         Ok(())
     }
 
+    fn may_take_up(&self, name: &str, rounds: &mut Rounds) -> bool {
+        let Some(since) = self.apps.braked_since(name) else {
+            rounds.braked_at.remove(name);
+            return true;
+        };
+        let now = self.parts.clock.now();
+        let (shortest, longest) = BRAKED_AGAIN;
+        let wait = (now.duration_since(since) / 4).clamp(shortest, longest);
+        let last = *rounds.braked_at.get(name).unwrap_or(&since);
+        if now.duration_since(last) < wait {
+            return false;
+        }
+        rounds.braked_at.insert(name.to_owned(), now);
+        true
+    }
+
     fn uncounted<'a>(&self, source: usize, which: Which<'a>) -> Order<'a> {
         Order {
             source,
@@ -157,6 +219,7 @@ impl Engine {
             counts: false,
             insist: false,
             only_due: false,
+            only_untried: false,
             rows_max: None,
             is_probe: false,
         }
@@ -165,6 +228,10 @@ impl Engine {
 
 fn is_due(last: Option<Timestamp>, every: SignedDuration, now: Timestamp) -> bool {
     last.is_none_or(|last| now.duration_since(last) >= every)
+}
+
+fn make_up_at(report: &Report, now: Timestamp) -> Option<Timestamp> {
+    (report.leased_elsewhere > 0).then(|| perene_policy::backoff::later(now, MAKE_UP_AFTER))
 }
 
 fn tell(kind: RunKind, report: &Report) {

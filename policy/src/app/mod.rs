@@ -157,7 +157,8 @@ impl App {
         self.tally.add(&sighting.connection, sighting.outcome, now);
         match (sighting.outcome, sighting.scope) {
             (Outcome::RateLimited, Some(Scope::App)) => {
-                let times = self.limit.as_ref().map_or(0, |limit| limit.times + 1);
+                // What was in flight when the limit was met says nothing new: it is met anew after its end.
+                let times = self.limit.as_ref().map_or(0, |limit| limit.times + u32::from(limit.until <= now));
                 self.pause(later(now, sighting.retry_after.unwrap_or_else(|| limit_wait(times))), times, now);
             }
             (Outcome::Misconfigured, Some(Scope::App)) => {
