@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use perene_policy::Class;
 use perene_policy::schedule::Schedule;
 
 use super::failure::Failure;
@@ -76,7 +77,16 @@ fn providers(config: &Config) -> Result<BTreeMap<String, Arc<dyn Provider>>, Fai
     Ok(providers)
 }
 
+/// A strict provider punishes a token that is sent twice. Until what is in flight survives a crash, such a
+/// token is not sent at all: refusing to start loses nothing.
 fn oauth2(known: &Oauth2, connections: usize) -> Result<Oauth2Provider, Failure> {
+    if known.class == Class::Strict {
+        return Err(Failure::wrong_use(format!(
+            "provider `{}` is of class `strict`, which this version of perene cannot refresh safely yet; if the provider \
+             leaves the old token valid for a while, set `providers.{}.class` to `grace`",
+            known.name, known.name
+        )));
+    }
     let definition = known.definition;
     let headers = definition.map_or(&[][..], |definition| definition.headers);
     let app = Oauth2App {
