@@ -102,6 +102,22 @@ fn an_interrupted_run_finishes_its_calls_gives_back_the_rest_and_is_made_again()
 }
 
 #[test]
+fn after_a_stop_nothing_is_tried_a_second_time() {
+    let world = World::new();
+    world.insert(1, "IG-1", Some(days(6)));
+    let (source, stop) = StopSource::new();
+    world.script.answer(move |_| {
+        source.stop();
+        Reply::down()
+    });
+    let engine = world.engine();
+    let report = world.clock.run(engine.run(&RunRequest::all(RunKind::Scheduled), &stop, &|_| {})).expect("runs");
+    assert_eq!(world.script.calls().len(), 1);
+    assert_eq!((report.failed, world.attempts(1)), (1, 1), "what was answered is written");
+    assert!(world.store.leases().is_empty());
+}
+
+#[test]
 fn a_stop_before_the_start_makes_no_call() {
     let world = World::new();
     world.fleet(10, "IG");

@@ -201,3 +201,17 @@ fn what_the_brake_holds_is_not_sent_over_and_over() {
     let calls = world.script.drain();
     assert!(calls <= 2 * 100 * 4, "{calls} calls in an hour for a hundred that are held");
 }
+
+#[test]
+fn what_failed_in_a_storm_that_ended_before_its_page_is_not_believed_either() {
+    let world = World::new();
+    world.fleet(500, "IG");
+    world.script.answer(|asked| {
+        let number: u64 = asked.token.trim_start_matches("IG-").parse().unwrap_or(1_000);
+        if number <= 20 { Reply::down() } else { renew(asked).after(seconds(10)) }
+    });
+    let report = world.night(&world.engine());
+    assert!(world.alarms().is_empty(), "an answer that was on its way has ended it");
+    assert_eq!((report.due, report.failed), (500, 0));
+    assert!((1..=20).all(|id| world.attempts(id) == 0));
+}
