@@ -48,7 +48,7 @@ fn place<'a>(
         &mut standing.limited
     } else if !is_stuck && memory.is_some_and(|memory| memory.incident.is_some()) {
         &mut standing.failing
-    } else if waits || is_stuck {
+    } else if is_stuck || (waits && state != Some(&Remembers::Healthy)) {
         &mut standing.waiting
     } else if row.expires_at.map_or(state != Some(&Remembers::NeverExpires), |at| at < horizon) {
         &mut standing.due
