@@ -28,7 +28,10 @@ pub(super) async fn refresh(args: &Refresh, global: &Global) -> Result<Exit, Fai
     }
     let report = run_with_progress(&engine, &request, &stop, args.report.format == Format::Text).await?;
     if !request.dry_run {
-        engine.send_outbox(OUTBOX_TURN, &stop).await?;
+        // The run is done and on record: what cannot be sent now is sent by a later one.
+        if let Err(error) = engine.send_outbox(OUTBOX_TURN, &stop).await {
+            tracing::error!("messages wait for a later run: {error}");
+        }
     }
     engine.store().close().await;
     match args.report.format {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use perene_policy::app::{App, CIRCUIT_CONNECTIONS, HoldKind, Permission, Sighting};
+use perene_policy::app::{Alarm, App, CIRCUIT_CONNECTIONS, HoldKind, Permission, Sighting};
 use perene_policy::{Outcome, Secret};
 
 use crate::provider::AppIdentity;
@@ -38,6 +38,8 @@ struct Known {
     /// outage, no new ones are begun until those have made their further tries: either one of them is
     /// answered, or the circuit opens.
     suspects: BTreeSet<String>,
+    /// The alarms as they were last set; `None` before the first time.
+    alarmed: Option<Vec<Alarm>>,
 }
 
 impl Apps {
@@ -62,12 +64,24 @@ impl Apps {
             None => (None, App::new(identity.credentials.clone()), false),
         };
         let mut known = self.lock();
-        let (ended, suspects, unsaved) = known
-            .remove(&identity.name)
-            .map(|before| (before.ended, before.suspects, before.unsaved))
-            .unwrap_or_default();
-        let mut fresh =
-            Known { identity: identity.clone(), version, app, unsaved: Vec::new(), is_changed, ended, suspects };
+        let mut fresh = Known {
+            identity: identity.clone(),
+            version,
+            app,
+            unsaved: Vec::new(),
+            is_changed,
+            ended: Vec::new(),
+            suspects: BTreeSet::new(),
+            alarmed: None,
+        };
+        let mut unsaved = Vec::new();
+        if let Some(before) = known.remove(&identity.name) {
+            // What was put off here is put off, whatever another replica has saved meanwhile.
+            fresh.is_changed |= before.app.has_backlog && before.is_changed && !fresh.app.has_backlog;
+            fresh.app.has_backlog |= before.app.has_backlog && before.is_changed;
+            (fresh.ended, fresh.suspects, fresh.alarmed) = (before.ended, before.suspects, before.alarmed);
+            unsaved = before.unsaved;
+        }
         for (sighting, at) in unsaved {
             fresh.learn(sighting, at);
         }
@@ -85,11 +99,11 @@ impl Apps {
     }
 
     /// Notes one answer, before it is known what the connection's calls come to.
-    pub(crate) fn glance(&self, name: &str, connection: &str, is_transient: bool) {
+    pub(crate) fn glance(&self, name: &str, connection: &str, is_transient: bool, is_first: bool) {
         if let Some(known) = self.lock().get_mut(name) {
             if !is_transient {
                 known.suspects.clear();
-            } else if known.suspects.len() <= CIRCUIT_CONNECTIONS {
+            } else if is_first {
                 known.suspects.insert(connection.to_owned());
             }
         }
@@ -99,6 +113,18 @@ impl Apps {
         if let Some(known) = self.lock().get_mut(name) {
             known.learn(sighting, now);
         }
+    }
+
+    /// Whether an app is held because the provider refuses the app itself.
+    pub(crate) fn is_any_misconfigured(&self) -> bool {
+        let is_refused =
+            |known: &Known| known.app.hold.as_ref().is_some_and(|hold| hold.kind == HoldKind::Misconfigured);
+        self.lock().values().any(is_refused)
+    }
+
+    /// Whether no connection of the app has been answered since this one failed first.
+    pub(crate) fn is_suspect(&self, name: &str, connection: &str) -> bool {
+        self.lock().get(name).is_some_and(|known| known.suspects.contains(connection))
     }
 
     pub(crate) fn leave_backlog(&self, name: &str) {
@@ -177,8 +203,8 @@ impl Apps {
         self.lock().get(name).map(|known| known.identity.secrets.clone()).unwrap_or_default()
     }
 
-    /// Saves what has changed, and raises or clears the alarms that follow from it.
-    pub(crate) async fn save(&self, now: Timestamp) -> Result<(), StoreError> {
+    /// Saves what has changed.
+    pub(crate) async fn save(&self) -> Result<(), StoreError> {
         let names: Vec<String> = self.lock().keys().cloned().collect();
         for name in names {
             for _ in 0..SAVES_MAX {
@@ -192,7 +218,6 @@ impl Apps {
                 };
                 if self.store.save_app(&name, version, &app).await? {
                     self.saved(&name, version, learnt);
-                    self.alarm(&name, &app, now).await?;
                     break;
                 }
                 let Some(identity) = self.identity(&name) else { break };
@@ -202,9 +227,29 @@ impl Apps {
         Ok(())
     }
 
-    async fn alarm(&self, name: &str, app: &App, now: Timestamp) -> Result<(), StoreError> {
-        for alarm in self.store.set_alarms(name, &app.alarms(name, now)).await? {
-            tracing::error!(alarm = alarm.kind, "{}", alarm.text);
+    /// Looks at every app: lets brakes go whose time has come, saves what has changed, and raises and clears
+    /// alarms, also those that end by the passing of time alone.
+    pub(crate) async fn look_after(&self, now: Timestamp) -> Result<(), StoreError> {
+        let names: Vec<String> = self.lock().keys().cloned().collect();
+        for name in &names {
+            self.judge(name, now);
+        }
+        self.save().await?;
+        for name in names {
+            let Some((alarms, told)) =
+                self.lock().get(&name).map(|known| (known.app.alarms(&name, now), known.alarmed.clone()))
+            else {
+                continue;
+            };
+            if told.as_ref() == Some(&alarms) {
+                continue;
+            }
+            for alarm in self.store.set_alarms(&name, &alarms).await? {
+                tracing::error!(alarm = alarm.kind, "{}", alarm.text);
+            }
+            if let Some(known) = self.lock().get_mut(&name) {
+                known.alarmed = Some(alarms);
+            }
         }
         Ok(())
     }

@@ -272,6 +272,7 @@ impl<'a> Driver<'a> {
             class: self.engine.provider(self.order.source).class(),
             window: self.engine.parts.settings.window,
             insist: self.order.insist,
+            looks_after: matches!(self.order.which, Which::Retry { .. }),
         };
         let (exchange, step) = Exchange::begin(&connection, terms, now);
         if let Some(name) = self.app_name(grant)
@@ -349,9 +350,10 @@ impl<'a> Driver<'a> {
             rule = verdict.rule,
             "answered"
         );
-        self.engine.apps.glance(&name, &in_flight.connection.id, verdict.outcome == Outcome::Transient);
+        let is_transient = verdict.outcome == Outcome::Transient;
+        self.engine.apps.glance(&name, &in_flight.connection.id, is_transient, !in_flight.call.is_retry);
         match in_flight.exchange.answered(verdict.clone(), sent_at, now) {
-            Step::Call(call) if call.is_retry && self.must_not_repeat(&name, now) => {
+            Step::Call(call) if self.stop.is_set() || (call.is_retry && self.must_not_repeat(&name, now)) => {
                 let conclusion = in_flight.exchange.give_up(verdict);
                 self.conclude(in_flight.page, in_flight.connection, conclusion);
             }
@@ -380,7 +382,10 @@ impl<'a> Driver<'a> {
     fn conclude(&mut self, page: usize, connection: Connection, conclusion: Conclusion) {
         let now = self.now();
         if let Some(name) = self.app_name(connection.grant)
-            && (conclusion.was_sent || conclusion.scope.is_some() || conclusion.message.is_some())
+            && (conclusion.was_sent
+                || conclusion.outcome == Outcome::Refreshed
+                || conclusion.scope.is_some()
+                || conclusion.message.is_some())
         {
             let sighting = Sighting {
                 connection: connection.id.clone(),
@@ -389,6 +394,8 @@ impl<'a> Driver<'a> {
                 scope: conclusion.scope,
                 retry_after: conclusion.retry_after,
                 usage: conclusion.usage,
+                is_in_a_row: self.engine.apps.is_suspect(&name, &connection.id),
+                is_repeated: matches!(self.order.which, Which::Retry { .. }),
             };
             self.engine.apps.learn(&name, sighting, now);
         }
@@ -416,8 +423,12 @@ impl<'a> Driver<'a> {
             }
             for (connection, conclusion) in page.concluded {
                 let name = self.app_name(connection.grant).unwrap_or_default();
-                let is_held = self.engine.apps.disbelieves(&name, conclusion.outcome, page.began);
-                if is_held {
+                let holds_notices = self.engine.apps.holds_notices(&name, self.now());
+                let is_held = match conclusion.outcome {
+                    Outcome::NotExtended => holds_notices,
+                    outcome => self.engine.apps.disbelieves(&name, outcome, page.began),
+                };
+                if is_held && conclusion.outcome != Outcome::NotExtended {
                     self.engine.apps.leave_backlog(&name);
                 }
                 self.decide(connection, &conclusion, is_held);
@@ -432,7 +443,7 @@ impl<'a> Driver<'a> {
         }
         (self.must_save, self.is_saving) = (false, true);
         let engine = self.engine;
-        self.works.push(Box::pin(async move { Work::Saved(engine.apps.save(engine.parts.clock.now()).await) }));
+        self.works.push(Box::pin(async move { Work::Saved(engine.apps.look_after(engine.parts.clock.now()).await) }));
     }
 
     /// The brake has just been put on: is it the app? Only Facebook can be asked.
@@ -604,6 +615,7 @@ impl<'a> Driver<'a> {
             let was_tried = self.order.only_untried
                 && connection.memory_of_this_generation().is_some_and(|memory| memory.next_try_at.is_some());
             let is_not_due = self.order.only_due && !self.engine.is_due(&connection, now);
+            let was_had = was_had || self.engine.was_due_before(&self.order, &connection, now);
             if is_another || was_had || was_tried || is_not_due {
                 not_due.push(connection.id);
             } else {
@@ -732,6 +744,14 @@ impl<'a> Driver<'a> {
 }
 
 impl Engine {
+    /// Whether a row that comes up for a retry in a run has had its turn in it: among those that are due, or
+    /// without a date. A run counts a connection once.
+    pub(super) fn was_due_before(&self, order: &Order<'_>, connection: &Connection, now: Timestamp) -> bool {
+        order.counts
+            && matches!(order.which, Which::Retry { .. })
+            && connection.expires_at.is_none_or(|at| perene_policy::due::within(at, now, self.parts.settings.window))
+    }
+
     /// Whether a row that was named is one that a run would have taken by itself.
     pub(super) fn is_due(&self, connection: &Connection, now: Timestamp) -> bool {
         let next_try_at = connection.memory_of_this_generation().and_then(|memory| memory.next_try_at);

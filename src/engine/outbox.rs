@@ -16,11 +16,12 @@ use crate::store::{Outgoing, Settled, StoreError};
 /// Outlives the slowest delivery: a mail server may take its time over the text, for 91 s in all.
 const LEASE: SignedDuration = SignedDuration::from_secs(120);
 
-/// Messages that are taken at a time.
-const PAGE: usize = 50;
-
-/// Messages that are sent at a time: a slow receiver must not keep the others waiting.
+/// Messages that are taken, and sent, at a time: a slow receiver must not keep the others waiting, and none may
+/// wait here until its lease has lapsed.
 const AT_ONCE: usize = 8;
+
+/// A delivery that has begun is given this long to end when the service is asked to stop.
+const LAST_WORD: Duration = Duration::from_secs(20);
 
 /// What a message says besides the columns of the outbox.
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,13 +80,20 @@ impl Engine {
         let mut sent = 0;
         while !stop.is_set() && self.parts.clock.monotonic().saturating_sub(begun) < within {
             let now = self.parts.clock.now();
-            let page = self.parts.store.take_outbox(PAGE, now, later(now, LEASE)).await?;
+            let page = self.parts.store.take_outbox(AT_ONCE, now, later(now, LEASE)).await?;
             if page.is_empty() {
                 break;
             }
             let mut settled = stream::iter(page).map(|outgoing| self.send(outgoing)).buffer_unordered(AT_ONCE);
-            while let Some(was_sent) = settled.next().await {
-                sent += u64::from(was_sent?);
+            loop {
+                let mut asked = stop.clone();
+                tokio::select! {
+                    next = settled.next() => match next {
+                        Some(was_sent) => sent += u64::from(was_sent?),
+                        None => break,
+                    },
+                    () = async { asked.wait().await; self.parts.clock.sleep(LAST_WORD).await } => return Ok(sent),
+                }
             }
         }
         Ok(sent)

@@ -121,7 +121,8 @@ impl Engine {
                 limit: PAGE,
             };
             let page = self.parts.store.peek(&claim).await?;
-            report.book_many(outcome, Counted::Deferred, page.len() as u64);
+            let counted = page.iter().filter(|row| !self.was_due_before(&order, row, now)).count();
+            report.book_many(outcome, Counted::Deferred, counted as u64);
             let is_last = page.len() < PAGE;
             cursor = page
                 .last()

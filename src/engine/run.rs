@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use perene_policy::Outcome;
+use perene_policy::app::Alarm;
+
 use super::driver::Order;
-use super::report::Report;
+use super::report::{Report, Trouble};
 use super::{Engine, Stop};
 use crate::store::{Claim, FindingKind, StoreError, Which};
 
@@ -142,11 +145,42 @@ impl Engine {
                 self.pass(order, stop, report, progress).await?;
             }
         }
-        self.apps.save(self.parts.clock.now()).await?;
+        self.apps.look_after(self.parts.clock.now()).await?;
+        if request.ids.is_empty() && !stop.is_set() {
+            self.alarm_of_rows(report).await?;
+        }
         if let Some(run) = on_record.filter(|_| !stop.is_set()) {
             store.finish_run(run, &report.to_json().to_string(), self.parts.clock.now()).await?;
         }
         report.was_interrupted = stop.is_set();
+        Ok(())
+    }
+
+    /// Rows that the provider refuses through our fault, one by one, must not stay unheard of: no hold on an app
+    /// speaks for them, and no customer does.
+    async fn alarm_of_rows(&self, report: &Report) -> Result<(), StoreError> {
+        let refused: Vec<&Trouble> =
+            report.troubles.iter().filter(|trouble| trouble.outcome == Outcome::Misconfigured).collect();
+        let count = report.outcomes.get(&Outcome::Misconfigured).copied().unwrap_or(0);
+        let since = self.parts.clock.now();
+        // An app that is held speaks for all its connections.
+        let is_held = self.apps.is_any_misconfigured();
+        let alarm = match refused.first() {
+            _ if count == 0 || is_held => None,
+            Some(first) => Some(format!(
+                "{count} connections are refused through no fault of their customers, the first of them {}:{}: {}",
+                first.table, first.id, first.text
+            )),
+            None => Some(format!(
+                "{count} connections were not sent: their app is refused by the provider, or none is configured for their \
+                 kind of token"
+            )),
+        };
+        let alarms: Vec<Alarm> =
+            alarm.into_iter().map(|text| Alarm { kind: "connections_misconfigured", since, text }).collect();
+        for alarm in self.parts.store.set_alarms("connections", &alarms).await? {
+            tracing::error!(alarm = alarm.kind, "{}", alarm.text);
+        }
         Ok(())
     }
 
@@ -170,6 +204,8 @@ impl Engine {
                     let rows = self.parts.store.peek(&claim).await?;
                     rows.iter().filter(|row| !only_due || self.is_due(row, now)).count() as u64
                 }
+                // Those among them that are due have been counted with the due ones; the others are few.
+                Selected::All(Which::Retry { .. }) => 0,
                 Selected::All(_) => self.parts.store.count(&claim).await?,
             };
         }

@@ -108,7 +108,7 @@ impl Engine {
         }
         self.retry(stop).await?;
         self.take_up_backlogs(rounds, stop).await?;
-        self.apps.save(self.parts.clock.now()).await?;
+        self.apps.look_after(self.parts.clock.now()).await?;
         self.send_outbox(OUTBOX_TURN, stop).await?;
         if is_due(rounds.cleaned_at, CLEAN_EVERY, now) {
             self.parts.store.forget_before(perene_policy::backoff::later(now, -KEEP)).await?;

@@ -176,7 +176,8 @@ pub enum Which<'a> {
     /// the future. By key.
     Undated,
     /// Remembered with a retry time that has come, and `now < token_expires_at < now + ahead`, or NULL; in the
-    /// states `healthy` and `not_extended` however far ahead (they come up for the end of data access).
+    /// states `healthy`, `not_extended` and `needs_reconnect` however far ahead (they come up for the end of data
+    /// access, or to see whether they have revived).
     /// Soonest expiry first, NULL last.
     Retry {
         /// How long ahead.

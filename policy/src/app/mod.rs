@@ -99,6 +99,11 @@ pub struct Sighting {
     pub retry_after: Option<SignedDuration>,
     /// How full the limits are.
     pub usage: Usage,
+    /// No other connection has been answered since this one failed first. Failures that are scattered among
+    /// successes conclude late, one after the other, and are no outage.
+    pub is_in_a_row: bool,
+    /// It is another try of a connection that has been counted within the hour.
+    pub is_repeated: bool,
 }
 
 /// Something that the operator must know.
@@ -154,7 +159,9 @@ impl App {
         {
             self.pause(later(now, wait), 0, now);
         }
-        self.tally.add(&sighting.connection, sighting.outcome, now);
+        if !sighting.is_repeated {
+            self.tally.add(&sighting.connection, sighting.outcome, sighting.is_in_a_row, now);
+        }
         match (sighting.outcome, sighting.scope) {
             (Outcome::RateLimited, Some(Scope::App)) => {
                 // What was in flight when the limit was met says nothing new: it is met anew after its end.
@@ -202,7 +209,9 @@ impl App {
 
     /// Whether a bad outcome is not to be believed now.
     pub fn disbelieves(&self, outcome: Outcome) -> bool {
-        self.hold.as_ref().is_some_and(|hold| hold.outcome == outcome)
+        self.hold.as_ref().is_some_and(|hold| {
+            hold.outcome == outcome || (hold.kind == HoldKind::Brake && outcome == Outcome::Transient)
+        })
     }
 
     /// Whether customers are told nothing now. A hold of a day is no storm any more: then they are told,
@@ -290,6 +299,8 @@ mod tests {
             scope,
             retry_after: None,
             usage: Usage::default(),
+            is_in_a_row: true,
+            is_repeated: false,
         }
     }
 

@@ -37,7 +37,7 @@ struct Minute {
 
 impl Tally {
     /// Adds one connection's outcome.
-    pub fn add(&mut self, connection: &str, outcome: Outcome, now: Timestamp) {
+    pub fn add(&mut self, connection: &str, outcome: Outcome, is_in_a_row: bool, now: Timestamp) {
         if outcome == Outcome::TooYoung {
             return;
         }
@@ -65,7 +65,7 @@ impl Tally {
         }
         if outcome != Outcome::Transient {
             self.in_a_row.clear();
-        } else if self.in_a_row.len() < super::CIRCUIT_CONNECTIONS && !self.in_a_row.contains(&name) {
+        } else if is_in_a_row && self.in_a_row.len() < super::CIRCUIT_CONNECTIONS && !self.in_a_row.contains(&name) {
             self.in_a_row.push(name);
         }
     }
@@ -122,7 +122,7 @@ mod tests {
         let now = instant("2026-11-23T03:00:00Z");
         let mut tally = Tally::default();
         for n in 0..10 {
-            tally.add(&n.to_string(), Outcome::Unrecognised, now);
+            tally.add(&n.to_string(), Outcome::Unrecognised, true, now);
         }
         assert_eq!(tally.many_alike(now), Some(Outcome::Unrecognised));
         assert_eq!(tally.many_alike(now + hours(1)), None);
@@ -133,7 +133,7 @@ mod tests {
         let now = instant("2026-11-23T03:00:00Z");
         let mut tally = Tally::default();
         for _ in 0..50 {
-            tally.add("7", Outcome::NeedsReconnect, now);
+            tally.add("7", Outcome::NeedsReconnect, true, now);
         }
         assert_eq!(tally.many_alike(now), None);
     }
@@ -143,7 +143,7 @@ mod tests {
         let mut tally = Tally::default();
         for n in 0..20_000 {
             let now = Timestamp::from_second(1_800_000_000 + n / 10).unwrap();
-            tally.add(&n.to_string(), Outcome::Transient, now);
+            tally.add(&n.to_string(), Outcome::Transient, true, now);
         }
         assert!(serde_json::to_string(&tally).unwrap().len() < 8_000);
     }

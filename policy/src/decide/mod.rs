@@ -206,7 +206,14 @@ pub fn decide(connection: &Connection, conclusion: &Conclusion, context: &Contex
     if context.is_held && is_failure && conclusion.token.is_none() {
         return held(connection, conclusion);
     }
+    let is_far = connection.expires_at.is_some_and(|at| !within(at, context.now, due::LOOK_AHEAD));
     match conclusion.outcome {
+        // It was only asked after, its token is good for long, and nothing was learnt: asked again tomorrow.
+        Outcome::Transient | Outcome::Unrecognised
+            if !conclusion.was_sent && conclusion.message.is_some() && is_far =>
+        {
+            asked_in_vain(connection, context)
+        }
         Outcome::Refreshed if !conclusion.was_sent => inspected(connection, conclusion, context),
         Outcome::Refreshed => refreshed(connection, conclusion, context),
         Outcome::Transient | Outcome::NeedsReconnect | Outcome::Unrecognised => failed(connection, conclusion, context),
@@ -244,6 +251,14 @@ fn held(connection: &Connection, conclusion: &Conclusion) -> Decision {
     }
 }
 
+fn asked_in_vain(connection: &Connection, context: &Context<'_>) -> Decision {
+    let mut memory = connection.memory.clone();
+    if let Some(memory) = &mut memory {
+        memory.next_try_at = Some(context.tomorrow);
+    }
+    Decision { memory, ..nothing(Outcome::Transient) }
+}
+
 /// The date was asked for and nothing was sent. What is told of the end of data access is followed like an
 /// expiry: the customer hears of it 14, 7 and 3 days ahead.
 fn inspected(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
@@ -263,6 +278,10 @@ fn inspected(connection: &Connection, conclusion: &Conclusion, context: &Context
         ..nothing(Outcome::Refreshed)
     };
     let before = connection.memory.as_ref().and_then(|memory| memory.incident.clone());
+    if before.as_ref().is_some_and(|incident| incident.cause != Outcome::NotExtended) {
+        let write = decision.write.get_or_insert_with(RowWrite::default);
+        (write.attempts, write.error) = (Attempts::Zero, ErrorText::Clear);
+    }
     let calm = if conclusion.never_expires { State::NeverExpires } else { State::Healthy };
     let mut memory = remember(connection, calm, context);
     memory.incident = None;
@@ -333,7 +352,7 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
     let reason = conclusion.reason.to_owned();
     let (state, next_try_at) = match outcome {
         Outcome::NeedsReconnect => (State::NeedsReconnect { reason }, context.tomorrow),
-        Outcome::Unrecognised => (State::Failing { outcome, reason, retries }, context.tomorrow),
+        Outcome::Unrecognised => (State::Failing { outcome, reason, retries }, rarely(connection, context)),
         _ => {
             let next = backoff::next_try(&connection.id, retries, connection.expires_at, now);
             (State::Failing { outcome, reason, retries }, context.next_run_at.map_or(next, |run| next.min(run)))
@@ -431,7 +450,7 @@ fn waits(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>
         return decision;
     }
     let wait_until = match outcome {
-        Outcome::Misconfigured => context.tomorrow,
+        Outcome::Misconfigured => rarely(connection, context),
         Outcome::RateLimited => later(now, conclusion.retry_after.unwrap_or_else(|| backoff::limit_wait(times))),
         _ => later(now, conclusion.retry_after.unwrap_or(due::MINIMUM_AGE)),
     };
@@ -628,6 +647,12 @@ fn failure_text(connection: &Connection, conclusion: &Conclusion, context: &Cont
         Some(message) => redact::for_row(message, &secrets),
         None => redact::for_row(explain(conclusion.reason), &secrets),
     }
+}
+
+/// Once a day, but never fewer than one try a quarter of the remaining life.
+fn rarely(connection: &Connection, context: &Context<'_>) -> Timestamp {
+    let left = connection.expires_at.map(|at| at.duration_since(context.now) / 4);
+    left.map_or(context.tomorrow, |left| context.tomorrow.min(later(context.now, left.max(backoff::SOONEST))))
 }
 
 /// Our own words for a reason, where the provider had none.

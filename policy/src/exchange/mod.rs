@@ -113,6 +113,8 @@ pub struct Terms {
     pub window: SignedDuration,
     /// The operator named this connection and insists: it is sent although its date says otherwise.
     pub insist: bool,
+    /// A row that is not due may be asked for the end of its data access alone.
+    pub looks_after: bool,
 }
 
 /// The calls for one connection in one run.
@@ -180,7 +182,7 @@ impl Exchange {
                 && (memory.state == State::Healthy
                     || (memory.state == State::NotExtended && memory.data_access_ends_at.is_some()))
         });
-        connection.expires_at.is_none() || (!is_due && asks_for_data_access)
+        connection.expires_at.is_none() || (self.terms.looks_after && !is_due && asks_for_data_access)
     }
 
     /// Takes the answer to the last call. `sent_at` is the instant before its request was sent: from there
@@ -199,6 +201,11 @@ impl Exchange {
     pub fn give_up(&mut self, verdict: Verdict) -> Conclusion {
         match std::mem::replace(&mut self.phase, Phase::Refreshing) {
             Phase::Dating(granted) => self.without_date(granted, "expiry_unknown", verdict.usage),
+            // A refusal that has not been looked at a second time is not believed.
+            Phase::Confirming(first) => match self.unbelieved(first) {
+                Step::Conclude(conclusion) => conclusion,
+                Step::Call(_) => self.conclude(Conclusion::of(verdict)),
+            },
             _ => self.conclude(Conclusion::of(verdict)),
         }
     }

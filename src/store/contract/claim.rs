@@ -86,14 +86,30 @@ pub(crate) async fn retry_takes_what_is_remembered_and_whose_time_has_come<F: Fi
         world.insert(id, &format!("EAA-{id}"), expires).await;
         if id != 7 {
             let wait = if id == 6 { hours(1) } else { SignedDuration::ZERO };
-            world.remember(id, |_, memory| memory.next_try_at = Some(now() + wait)).await;
+            world
+                .remember(id, |_, memory| {
+                    memory.state =
+                        State::Failing { outcome: Outcome::Transient, reason: "test".to_owned(), retries: 0 };
+                    memory.next_try_at = Some(now() + wait);
+                })
+                .await;
         }
+    }
+    for (id, state) in [(9, State::Healthy), (10, State::NotExtended)] {
+        world.insert(id, &format!("EAA-{id}"), Some(now() + days(50 + id))).await;
+        world
+            .remember(id, |_, memory| {
+                memory.state = state;
+                memory.next_try_at = Some(now());
+            })
+            .await;
     }
     world.insert(8, "EAA-no-time", Some(now() + days(1))).await;
     world.remember(8, |_, _| ()).await;
     let claim = Claim { which: Which::Retry { ahead: days(14) }, ..due() };
-    assert_eq!(world.store.count(&claim).await.expect("counts"), 3);
-    assert_eq!(keys(&world.claim(claim).await.connections), ["3", "1", "2"], "those without a date come last");
+    assert_eq!(world.store.count(&claim).await.expect("counts"), 5);
+    let expected = ["3", "1", "9", "10", "2"];
+    assert_eq!(keys(&world.claim(claim).await.connections), expected, "those without a date come last");
 }
 
 pub(crate) async fn live_takes_all_but_the_expired_and_the_undated_last<F: Fixture>() {

@@ -113,7 +113,10 @@ fn to_be_tried(table: &Table, claim: &Claim<'_>, ahead: SignedDuration) -> Vec<C
         .to_be_tried(now)
         .filter_map(|key| {
             let row = table.row(key).filter(|row| row.has_token())?;
-            row.expires_at.is_none_or(|at| now < at && at < end).then(|| (row.expires_at, key.clone()))
+            let state = table.kept(key).map(|kept| &kept.memory.state);
+            let is_far_too =
+                matches!(state, Some(Standing::Healthy | Standing::NotExtended | Standing::NeedsReconnect { .. }));
+            row.expires_at.is_none_or(|at| now < at && (at < end || is_far_too)).then(|| (row.expires_at, key.clone()))
         })
         .collect();
     rows.sort_unstable_by(|a, b| place(a).cmp(&place(b)));

@@ -127,7 +127,10 @@ impl Wanted {
                 (format!("{expiry} IS NULL AND c.state IS DISTINCT FROM 'never_expires' AND {is_waiting_over}"), None)
             }
             Which::Retry { ahead } => {
-                (format!("c.next_try_at <= $2::timestamptz AND ({expiry} IS NULL OR ({is_ahead}))"), Some(ahead))
+                let is_far =
+                    format!("({expiry} > {now} AND c.state IN ('healthy', 'not_extended', 'needs_reconnect'))");
+                let is_wanted = format!("({expiry} IS NULL OR ({is_ahead}) OR {is_far})");
+                (format!("c.next_try_at <= $2::timestamptz AND {is_wanted}"), Some(ahead))
             }
             Which::Live => (format!("({expiry} IS NULL OR {expiry} > {now})"), None),
             Which::Named { .. } => (format!("{id} = ANY ($6::text[]::{}[])", shape.id.cast_type()), None),

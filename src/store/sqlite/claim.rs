@@ -169,7 +169,8 @@ pub(super) fn push_conditions(statement: &mut Statement, mapped: &Mapped, shapes
             let end = now.saturating_add(ahead).unwrap_or(now);
             statement.push(" AND c.next_try_at <= ").push_bind(micros(now));
             statement.push(format!(" AND ({expires} IS NULL OR ({millis} > ")).push_bind(now_ms);
-            statement.push(format!(" AND {millis} < ")).push_bind(end_ms(end)).push("))");
+            statement.push(format!(" AND ({millis} < ")).push_bind(end_ms(end));
+            statement.push(" OR c.state IN ('healthy', 'not_extended', 'needs_reconnect'))))");
         }
         Which::Live => {
             statement.push(format!(" AND ({expires} IS NULL OR {millis} > ")).push_bind(now_ms).push(")");
