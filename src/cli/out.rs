@@ -2,8 +2,12 @@
 
 use std::io::Write;
 
-/// Writes a text and a line end. A reader that has gone (`perene status | head -1`) is no error.
+/// Writes a text and a line end. A reader that has gone (`perene status | head -1`) is no error. A key or a
+/// text from outside can command no terminal and turn no line round.
 pub(super) fn say(text: &str) {
+    let is_command =
+        |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let text: String = text.chars().map(|c| if is_command(c) { '\u{fffd}' } else { c }).collect();
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }

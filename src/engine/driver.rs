@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind};
-use perene_policy::app::{Permission, Sighting};
+use perene_policy::app::{Alarm, Permission, Sighting};
 use perene_policy::{
     Call, Conclusion, Connection, Context, Counted, Decision, Exchange, Grant, Outcome, Scope, Step, Terms, decide,
 };
@@ -462,8 +462,7 @@ impl<'a> Driver<'a> {
     }
 
     fn decide(&mut self, connection: Connection, conclusion: &Conclusion, is_held: bool) {
-        let name = self.app_name(connection.grant).unwrap_or_default();
-        let secrets = self.engine.apps.secrets(&name);
+        let secrets = self.engine.apps.secrets();
         let context = self.engine.context(self.now(), self.order.counts, is_held, &secrets);
         let decision = decide(&connection, conclusion, &context);
         let outbox = outbox::of(self.engine, self.order.source, &connection, &decision, context.now);
@@ -696,10 +695,17 @@ impl<'a> Driver<'a> {
     /// like any other: it is leased once more, and only the failure is written.
     async fn count_refused(&mut self) -> Result<(), StoreError> {
         let refused = std::mem::take(&mut self.refused);
+        let (engine, order) = (self.engine, self.order);
         if refused.is_empty() {
+            if order.counts && matches!(order.which, Which::Due { .. }) {
+                let table = engine.parts.sources[order.source].table.to_string();
+                engine.parts.store.set_alarms(&format!("table {table}"), &[]).await?;
+            }
             return Ok(());
         }
-        let (engine, order) = (self.engine, self.order);
+        if refused.len() >= perene_policy::app::BRAKE_CONNECTIONS {
+            return self.alarm_of_refusals(&refused).await;
+        }
         let ids: Vec<String> = refused.iter().map(|(id, _)| id.clone()).collect();
         let now = self.now();
         let claim = Claim {
@@ -731,6 +737,25 @@ impl<'a> Driver<'a> {
                 self.report.book(Outcome::Unrecognised, Counted::Failed);
             }
         }
+        Ok(())
+    }
+
+    /// So many rows that cannot be written are the table's fault and not their customers': nothing is counted,
+    /// nobody is told, the operator hears of it.
+    async fn alarm_of_refusals(&mut self, refused: &[(String, String)]) -> Result<(), StoreError> {
+        let table = self.engine.parts.sources[self.order.source].table.to_string();
+        let (id, text) = &refused[0];
+        let alarm = Alarm {
+            kind: "rows_refused",
+            since: self.now(),
+            text: format!(
+                "the database refuses to write {} rows of `{table}`, the first of them {id}: {text}; their customers are not told",
+                refused.len()
+            ),
+        };
+        tracing::error!(alarm = alarm.kind, "{}", alarm.text);
+        self.engine.parts.store.set_alarms(&format!("table {table}"), &[alarm]).await?;
+        self.report.book_many(Outcome::Misconfigured, Counted::Deferred, refused.len() as u64);
         Ok(())
     }
 

@@ -73,6 +73,9 @@ impl Engine {
     /// When something is missing, or the store cannot be asked.
     pub async fn check(&self) -> Result<(), RunError> {
         let findings = self.parts.store.findings().await?;
+        for finding in findings.iter().filter(|finding| finding.kind == FindingKind::Advice) {
+            tracing::warn!("{}", finding.text);
+        }
         let texts = |wanted: &dyn Fn(FindingKind) -> bool| -> Vec<String> {
             findings.iter().filter(|finding| wanted(finding.kind)).map(|finding| finding.text.clone()).collect()
         };

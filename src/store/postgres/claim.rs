@@ -42,6 +42,8 @@ impl PostgresStore {
         let mut free: Vec<String> =
             page.iter().filter(|candidate| !candidate.is_elsewhere).map(|candidate| candidate.id.clone()).collect();
         free.sort_unstable();
+        // A table without a unique key may hold a key twice; it is one connection all the same.
+        free.dedup();
         let taken = take(&mut transaction, claim, &shape.source, &free).await?;
         let connections = read(&mut transaction, claim, &shape, &wanted, &taken).await?;
         let kept: HashSet<&str> = connections.iter().map(|connection| connection.id.as_str()).collect();
