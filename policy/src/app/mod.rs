@@ -346,6 +346,43 @@ mod tests {
     }
 
     #[test]
+    fn failures_scattered_among_successes_open_no_circuit() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        for n in 0..40 {
+            app.learn(&Sighting { is_in_a_row: false, ..sighting(n, Outcome::Transient, None) }, now);
+        }
+        assert_eq!(app.permission(now), Permission::Go(SignedDuration::ZERO));
+    }
+
+    #[test]
+    fn another_try_of_the_same_connections_weighs_nothing_in_the_brake() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        for n in 0..100 {
+            let outcome = if n < 10 { Outcome::Unrecognised } else { Outcome::Refreshed };
+            app.learn(&sighting(n, outcome, None), now);
+        }
+        for n in (0..10).cycle().take(50) {
+            app.learn(&Sighting { is_repeated: true, ..sighting(n, Outcome::Unrecognised, None) }, now);
+        }
+        app.judge(now);
+        assert_eq!(app.hold, None);
+    }
+
+    #[test]
+    fn under_a_brake_what_may_pass_is_not_believed_either() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        for n in 0..10 {
+            app.learn(&sighting(n, Outcome::NeedsReconnect, None), now);
+        }
+        app.judge(now);
+        assert!(app.disbelieves(Outcome::NeedsReconnect) && app.disbelieves(Outcome::Transient));
+        assert!(!app.disbelieves(Outcome::Unrecognised));
+    }
+
+    #[test]
     fn a_wrong_secret_holds_the_app_at_once_and_a_good_answer_lets_it_go() {
         let now = instant("2026-11-23T03:00:00Z");
         let mut app = app();
