@@ -12,7 +12,7 @@ use perene_policy::app::{Alarm, App, CIRCUIT_CONNECTIONS, HoldKind, Permission, 
 use perene_policy::{Outcome, Secret};
 
 use crate::provider::AppIdentity;
-use crate::store::{Store, StoreError};
+use crate::store::{Cursor, Store, StoreError};
 
 /// How often a save is tried anew when other replicas are faster. Reaching it loses a page's sightings, which
 /// the next page makes up for.
@@ -38,6 +38,8 @@ struct Known {
     /// outage, no new ones are begun until those have made their further tries: either one of them is
     /// answered, or the circuit opens.
     suspects: BTreeSet<String>,
+    /// The row with which the app was last probed: the next probe is made with the one behind it.
+    last_probed: Option<Cursor>,
     /// The alarms as they were last set; `None` before the first time.
     alarmed: Option<Vec<Alarm>>,
 }
@@ -72,6 +74,7 @@ impl Apps {
             is_changed,
             ended: Vec::new(),
             suspects: BTreeSet::new(),
+            last_probed: None,
             alarmed: None,
         };
         let mut unsaved = Vec::new();
@@ -80,6 +83,7 @@ impl Apps {
             fresh.is_changed |= before.app.has_backlog && before.is_changed && !fresh.app.has_backlog;
             fresh.app.has_backlog |= before.app.has_backlog && before.is_changed;
             (fresh.ended, fresh.suspects, fresh.alarmed) = (before.ended, before.suspects, before.alarmed);
+            fresh.last_probed = before.last_probed;
             unsaved = before.unsaved;
         }
         for (sighting, at) in unsaved {
@@ -137,6 +141,16 @@ impl Apps {
 
     pub(crate) fn has_backlog(&self, name: &str) -> bool {
         self.lock().get(name).is_some_and(|known| known.app.has_backlog)
+    }
+
+    pub(crate) fn last_probed(&self, name: &str) -> Option<Cursor> {
+        self.lock().get(name).and_then(|known| known.last_probed.clone())
+    }
+
+    pub(crate) fn set_last_probed(&self, name: &str, row: Option<Cursor>) {
+        if let Some(known) = self.lock().get_mut(name) {
+            known.last_probed = row;
+        }
     }
 
     /// Since when the app's brake is on.

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind};
+use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind, Verdict};
 use perene_policy::app::{Alarm, Permission, Sighting};
 use perene_policy::{
     Call, Conclusion, Connection, Context, Counted, Decision, Exchange, Grant, Outcome, Scope, Step, Terms, decide,
@@ -60,6 +60,8 @@ pub(super) struct Order<'a> {
     pub(super) rows_max: Option<usize>,
     /// A probe: one call a row, nothing is repeated.
     pub(super) is_probe: bool,
+    /// Behind which row to begin.
+    pub(super) from: Option<&'a Cursor>,
 }
 
 /// Where a pass ended for grants whose app could not be called any more.
@@ -109,6 +111,8 @@ struct InFlight {
     connection: Connection,
     exchange: Exchange,
     call: Call,
+    /// What the call before was answered.
+    verdict: Option<Verdict>,
 }
 
 struct Page {
@@ -156,7 +160,7 @@ impl<'a> Driver<'a> {
             refused: Vec::new(),
             calling: 0,
             waiting: BTreeMap::new(),
-            cursor: None,
+            cursor: order.from.cloned(),
             closed: BTreeSet::new(),
             reached: order.grants.iter().map(|grant| (*grant, None)).collect(),
             claimed: 0,
@@ -214,7 +218,7 @@ impl<'a> Driver<'a> {
     fn admit(&mut self) {
         while self.calling < self.engine.parts.concurrency {
             if let Some(in_flight) = self.ready.pop_front() {
-                self.call(in_flight);
+                self.go_on(in_flight);
             } else if let Some(grant) = self.admissible() {
                 self.begin(grant);
             } else {
@@ -283,8 +287,24 @@ impl<'a> Driver<'a> {
             self.next_start.insert(grant, later(now, spacing));
         }
         match step {
-            Step::Call(call) => self.call(Box::new(InFlight { page, connection, exchange, call })),
+            Step::Call(call) => {
+                self.call(Box::new(InFlight { page, connection, exchange, call, verdict: None }));
+            }
             Step::Conclude(conclusion) => self.conclude(page, connection, conclusion),
+        }
+    }
+
+    /// Makes the next call for a connection, unless its app may no longer be called: calling while limited
+    /// prolongs the limit, and while the provider is down it helps nobody.
+    fn go_on(&mut self, mut in_flight: Box<InFlight>) {
+        let name = self.app_name(in_flight.connection.grant).unwrap_or_default();
+        let may_be_called = matches!(self.engine.apps.permission(&name, self.now()), Permission::Go(_));
+        match in_flight.verdict.take() {
+            Some(verdict) if !may_be_called && !self.order.is_probe => {
+                let conclusion = in_flight.exchange.give_up(verdict);
+                self.conclude(in_flight.page, in_flight.connection, conclusion);
+            }
+            _ => self.call(in_flight),
         }
     }
 
@@ -360,6 +380,7 @@ impl<'a> Driver<'a> {
             Step::Call(call) => {
                 let wait = std_duration(call.after);
                 in_flight.call = call;
+                in_flight.verdict = Some(verdict);
                 *self.waiting.entry(in_flight.connection.grant).or_default() += 1;
                 let clock = &self.engine.parts.clock;
                 self.works.push(Box::pin(async move {

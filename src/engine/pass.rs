@@ -60,12 +60,23 @@ impl Engine {
             Permission::Wait { .. } => Ok(Err(all())),
             Permission::Probe => {
                 // A pass that has no row to probe with must not use up the probe of one that has.
-                if !self.has_rows(order, grant, now).await? || !self.apps.take_probe(&app.name, now).await? {
+                // And not always with the same row: one that fails for ever would hold all the others.
+                let last = self.apps.last_probed(&app.name);
+                let from = match &last {
+                    Some(last) if self.has_rows(order, grant, Some(last), now).await? => Some(last),
+                    _ if self.has_rows(order, grant, None, now).await? => None,
+                    _ => return Ok(Err(all())),
+                };
+                if !self.apps.take_probe(&app.name, now).await? {
                     return Ok(Err(all()));
                 }
                 let grants = [grant];
-                let probe = Order { grants: &grants, rows_max: Some(1), is_probe: true, ..order };
-                let rest = Driver::new(self, probe, stop.clone(), report, progress).drive().await?;
+                let probe = Order { grants: &grants, rows_max: Some(1), is_probe: true, from, ..order };
+                let mut rest = Driver::new(self, probe, stop.clone(), report, progress).drive().await?;
+                self.apps.set_last_probed(&app.name, rest.get(&grant).cloned().flatten());
+                if from.is_some() {
+                    rest = all();
+                }
                 match self.apps.permission(&app.name, self.parts.clock.now()) {
                     Permission::Go(_) => Ok(Ok(())),
                     Permission::Wait { .. } | Permission::Probe => Ok(Err(rest)),
@@ -74,7 +85,13 @@ impl Engine {
         }
     }
 
-    async fn has_rows(&self, order: Order<'_>, grant: Grant, now: Timestamp) -> Result<bool, StoreError> {
+    async fn has_rows(
+        &self,
+        order: Order<'_>,
+        grant: Grant,
+        after: Option<&Cursor>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let grants = [grant];
         let claim = Claim {
             source: order.source,
@@ -84,7 +101,7 @@ impl Engine {
             fence: Uuid::nil(),
             now,
             until: later(now, LEASE),
-            after: None,
+            after,
             limit: 1,
         };
         Ok(!self.parts.store.peek(&claim).await?.is_empty())

@@ -143,6 +143,7 @@ impl Engine {
                 only_untried: false,
                 rows_max: None,
                 is_probe: false,
+                from: None,
             };
             if !stop.is_set() {
                 self.pass(order, stop, report, progress).await?;

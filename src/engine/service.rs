@@ -222,6 +222,7 @@ impl Engine {
             only_untried: false,
             rows_max: None,
             is_probe: false,
+            from: None,
         }
     }
 }

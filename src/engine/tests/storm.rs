@@ -66,6 +66,33 @@ fn in_a_storm_there_is_a_probe_every_30_seconds_and_nothing_else() {
 }
 
 #[test]
+fn a_row_that_fails_for_ever_does_not_keep_the_others_from_a_provider_that_is_back() {
+    let world = World::new();
+    world.insert(1, "IG-broken", Some(days(2)));
+    for id in 2..=40 {
+        world.insert(id, &format!("IG-well-{id}"), Some(days(3)));
+    }
+    world.script.answer(|_| Reply::down());
+    let engine = world.engine();
+    world.night(&engine);
+    world.script.answer(|asked| if asked.token.starts_with("IG-broken") { Reply::down() } else { renew(asked) });
+    world.serve(&engine, seconds(300));
+    assert!((2..=40).all(|id| world.token(id).ends_with('+')));
+}
+
+#[test]
+fn failures_scattered_among_successes_are_counted_each() {
+    let world = World::new();
+    for id in 1..=400 {
+        world.insert(id, &format!("IG-{}-{id}", if id % 20 == 0 { "bad" } else { "well" }), Some(days(4)));
+    }
+    world.script.answer(|asked| if asked.token.starts_with("IG-bad") { Reply::down() } else { renew(asked) });
+    let report = world.night(&world.engine());
+    assert_eq!((report.refreshed, report.failed, report.deferred), (380, 20, 0));
+    assert!(world.alarms().is_empty());
+}
+
+#[test]
 fn when_the_provider_is_back_all_is_made_up_for_without_anybodys_help() {
     let world = World::new();
     world.fleet(1_200, "IG");
