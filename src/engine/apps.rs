@@ -132,7 +132,7 @@ impl Apps {
     }
 
     pub(crate) fn leave_backlog(&self, name: &str) {
-        self.change(name, |app| app.has_backlog = true);
+        self.change(name, App::leave_backlog);
     }
 
     pub(crate) fn take_backlog(&self, name: &str) -> bool {
