@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+mod failpoint;
 pub mod journal;
 pub mod notify;
 pub mod provider;

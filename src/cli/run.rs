@@ -11,6 +11,8 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
     let clock = assemble::clock();
     let store = assemble::store(&config, &clock, false).await?;
     let engine = assemble::engine(&config, store, clock)?;
+    engine.check().await?;
+    assemble::journal(&config, &engine).await?;
     tracing::info!(
         "serving {}: runs at `{}` in {}",
         config.database.url.describe(),

@@ -19,6 +19,7 @@ use perene_policy::{Class, Endpoint, Fingerprint, Grant, Memory, Secret, Setting
 use super::{Engine, Parts, Report, RunError, RunKind, RunRequest, Stop, StopSource};
 use crate::clock::Clock;
 use crate::config::Source;
+use crate::journal::MemoryJournal;
 use crate::notify::{Channel, Delivery, Message, MessageKind};
 use crate::provider::{AppIdentity, Provider};
 use crate::store::Store;
@@ -405,6 +406,8 @@ pub(super) struct World {
     pub(super) sources: Vec<Source>,
     pub(super) settings: Settings,
     pub(super) concurrency: usize,
+    /// The machine's journal: it outlives the engine.
+    pub(super) journal: MemoryJournal,
 }
 
 impl World {
@@ -422,6 +425,7 @@ impl World {
             sources,
             settings: Settings::default(),
             concurrency: 64,
+            journal: MemoryJournal::default(),
             clock,
         }
     }
@@ -442,6 +446,7 @@ impl World {
             schedule,
             concurrency: self.concurrency,
             channels: vec![Arc::clone(&self.mail) as Arc<dyn Channel>, Arc::clone(&self.hook) as Arc<dyn Channel>],
+            journal: Some(Arc::new(self.journal.clone())),
         })
     }
 
