@@ -90,7 +90,7 @@ pub(super) struct Driver<'a> {
     ready: VecDeque<Box<InFlight>>,
     pages: BTreeMap<usize, Page>,
     /// Their token is about to be sent to a provider that punishes reuse.
-    pub(super) intending: Vec<Box<InFlight>>,
+    pub(super) intending: Vec<InFlight>,
     pub(super) is_intending: bool,
     /// What is kept in the journal and not committed yet, by the connection's key.
     journalled: BTreeMap<String, Place>,
@@ -137,7 +137,7 @@ struct Page {
 pub(super) enum Work {
     Claimed(Vec<Grant>, Result<Claimed, StoreError>),
     /// What is about to be sent is written down, or is not.
-    Intended(Vec<Box<InFlight>>, Result<Vec<Committed>, NoIntent>),
+    Intended(Vec<InFlight>, Result<Vec<Committed>, NoIntent>),
     Called(Box<InFlight>, Timestamp, Result<Answer, NoAnswer>),
     /// An answer that brought a token is on disk.
     Journalled(Box<InFlight>, Box<Verdict>, Timestamp, Result<Option<Place>, JournalError>),
@@ -325,12 +325,12 @@ impl<'a> Driver<'a> {
         }
         match (step, exchange) {
             (Step::Call(call), Some(exchange)) => {
-                let in_flight = Box::new(InFlight { page, connection, exchange, call, verdict: None });
+                let in_flight = InFlight { page, connection, exchange, call, verdict: None };
                 if terms.class == Class::Strict {
                     self.calling += 1;
                     self.intending.push(in_flight);
                 } else {
-                    self.call(in_flight);
+                    self.call(Box::new(in_flight));
                 }
             }
             (Step::Call(_), None) => unreachable!("without an exchange nothing is called"),

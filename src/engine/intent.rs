@@ -49,7 +49,7 @@ impl Driver<'_> {
     /// Calls for those whose intent is written.
     pub(super) fn intended(
         &mut self,
-        batch: Vec<Box<InFlight>>,
+        batch: Vec<InFlight>,
         written: Result<Vec<Committed>, NoIntent>,
     ) -> Result<(), StoreError> {
         self.is_intending = false;
@@ -61,7 +61,7 @@ impl Driver<'_> {
         let mut given_back = Vec::new();
         for (in_flight, committed) in batch.into_iter().zip(written) {
             match committed {
-                Committed::Done if self.may_still_be_called(&in_flight) => self.call(in_flight),
+                Committed::Done if self.may_still_be_called(&in_flight) => self.call(Box::new(in_flight)),
                 Committed::Done => self.keep_back(in_flight, "not_called"),
                 Committed::Superseded => {
                     given_back.push(in_flight.connection.id.clone());
@@ -87,7 +87,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn not_intended(&mut self, batch: Vec<Box<InFlight>>, why: NoIntent) -> Result<(), StoreError> {
+    fn not_intended(&mut self, batch: Vec<InFlight>, why: NoIntent) -> Result<(), StoreError> {
         let reason = match why {
             NoIntent::Store(error) => {
                 // Whether they stand in the database is not known: nothing was sent, so they are taken back when it
@@ -112,7 +112,7 @@ impl Driver<'_> {
     }
 
     /// Concludes without having called. The decision puts back what was remembered before the intent.
-    fn keep_back(&mut self, in_flight: Box<InFlight>, reason: &'static str) {
+    fn keep_back(&mut self, in_flight: InFlight, reason: &'static str) {
         let conclusion = Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, reason) };
         self.conclude(in_flight.page, in_flight.connection, conclusion);
     }
@@ -148,7 +148,6 @@ impl Engine {
             std::mem::take(&mut *self.unsent.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for (number, (source, before)) in unsent.iter().enumerate() {
             if let Err(error) = self.take_back_intent(*source, before).await {
-                self.unsent(0, []);
                 let mut rest = self.unsent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 rest.extend(unsent[number..].iter().cloned());
                 return Err(error);

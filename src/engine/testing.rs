@@ -442,7 +442,7 @@ impl World {
             providers: BTreeMap::from([("meta".to_owned(), Arc::clone(&self.script) as Arc<dyn Provider>)]),
             clock: Arc::new(self.clock.clone()),
             sources: self.sources.clone(),
-            settings: self.settings.clone(),
+            settings: self.settings,
             schedule,
             concurrency: self.concurrency,
             channels: vec![Arc::clone(&self.mail) as Arc<dyn Channel>, Arc::clone(&self.hook) as Arc<dyn Channel>],
