@@ -92,8 +92,10 @@ impl Driver<'_> {
             NoIntent::Store(error) => {
                 // Whether they stand in the database is not known: nothing was sent, so they are taken back when it
                 // can be asked again.
-                let unsent = batch.into_iter().map(|in_flight| in_flight.connection);
+                let unsent = batch.iter().map(|in_flight| in_flight.connection.clone());
                 self.engine.unsent(self.order.source, unsent);
+                // Their leases are given back with the others.
+                self.intending.extend(batch);
                 return Err(error);
             }
             NoIntent::Journal(error) => {
@@ -147,16 +149,22 @@ impl Engine {
         let unsent: Vec<(usize, Connection)> =
             std::mem::take(&mut *self.unsent.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for (number, (source, before)) in unsent.iter().enumerate() {
-            if let Err(error) = self.take_back_intent(*source, before).await {
-                let mut rest = self.unsent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                rest.extend(unsent[number..].iter().cloned());
-                return Err(error);
+            match self.take_back_intent(*source, before).await {
+                Ok(true) => {}
+                Ok(false) => self.unsent(*source, [before.clone()]),
+                Err(error) => {
+                    for (source, before) in &unsent[number..] {
+                        self.unsent(*source, [before.clone()]);
+                    }
+                    return Err(error);
+                }
             }
         }
         Ok(())
     }
 
-    async fn take_back_intent(&self, source: usize, before: &Connection) -> Result<(), StoreError> {
+    /// Returns whether it is done with: `false` while somebody is at the connection.
+    async fn take_back_intent(&self, source: usize, before: &Connection) -> Result<bool, StoreError> {
         let now = self.parts.clock.now();
         let ids = [before.id.clone()];
         let fence = self.fence();
@@ -174,19 +182,23 @@ impl Engine {
         };
         let claimed = self.parts.store.claim(&claim).await?.connections;
         let lease = Lease { source, id: before.id.clone(), fence };
-        let Some(row) = claimed.into_iter().next() else { return Ok(()) };
+        let Some(row) = claimed.into_iter().next() else {
+            return Ok(self.parts.store.find(source, &before.id).await?.is_none_or(|row| row.token != before.token));
+        };
         let is_intent = |connection: &Connection| {
             connection.memory_of_this_generation().is_some_and(
                 |memory| matches!(&memory.state, State::Uncertain { reason, .. } if reason == "no_answer_yet"),
             )
         };
         if row.token != before.token || !is_intent(&row) {
-            return self.parts.store.release(&[lease]).await;
+            self.parts.store.release(&[lease]).await?;
+            return Ok(true);
         }
         let conclusion = Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, "not_called") };
         let context = self.context(source, now, false, false, &[]);
         let decision = perene_policy::decide(before, &conclusion, &context);
         let commit = Commit { source, connection: row, guard: Guard::Lease(fence), decision, outbox: Vec::new() };
-        self.parts.store.commit(&[commit], now).await.map(drop)
+        self.parts.store.commit(&[commit], now).await?;
+        Ok(true)
     }
 }

@@ -127,9 +127,12 @@ impl Engine {
         life.map_or(self.parts.settings, |life| self.parts.settings.for_life(life))
     }
 
-    /// Whether a source's tokens live so short that the daily run alone would come too late.
-    fn is_continuous(&self, source: usize) -> bool {
-        self.settings(source).window < self.parts.settings.window
+    /// How long before its expiry a token of this source is refreshed between runs; `None` where the daily run is
+    /// enough. How long the tokens of a provider live is known only when it has issued one: so whatever would not
+    /// live to see the next run is not left to it.
+    fn window_between_runs(&self, source: usize) -> Option<SignedDuration> {
+        const DAY: SignedDuration = SignedDuration::from_hours(24);
+        self.grants(source).contains(&Grant::Oauth2).then(|| self.settings(source).window.min(DAY))
     }
 
     /// How long after its expiry a connection of this source is still sent.

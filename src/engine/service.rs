@@ -154,8 +154,9 @@ impl Engine {
         let mut report = Report::default();
         for source in 0..self.parts.sources.len() {
             // Tokens that live for an hour do not wait for the night.
-            let continuous = self.due_of(source).into_iter().filter(|_| self.is_continuous(source));
-            for which in continuous.chain([self.retries()]) {
+            let window = self.window_between_runs(source);
+            let soon = window.into_iter().flat_map(|window| [Which::Due { window }, Which::Undated]);
+            for which in soon.chain([self.retries()]) {
                 self.pass(self.uncounted(source, which), stop, &mut report, &|_| {}).await?;
             }
         }
