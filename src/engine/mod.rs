@@ -6,6 +6,7 @@
 
 mod apps;
 mod driver;
+mod outage;
 mod outbox;
 mod pass;
 pub mod report;
@@ -73,6 +74,11 @@ impl Engine {
     /// The store on which it works.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.parts.store
+    }
+
+    /// What time it is.
+    pub fn clock(&self) -> &dyn Clock {
+        self.parts.clock.as_ref()
     }
 
     /// The mapped tables.
