@@ -8,6 +8,7 @@ mod apps;
 mod driver;
 mod intent;
 mod ledger;
+mod outage;
 mod outbox;
 mod pass;
 mod replay;
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
 use perene_policy::schedule::Schedule;
-use perene_policy::{Class, Connection, Grant, Settings};
+use perene_policy::{Class, Grant, Settings};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -69,8 +70,8 @@ pub struct Engine {
     parts: Parts,
     apps: apps::Apps,
     ledger: ledger::Ledger,
-    /// What was not sent although its intent may stand in the database: source and connection.
-    unsent: Mutex<Vec<(usize, Connection)>>,
+    /// What was not sent although its intent may stand in the database.
+    unsent: Mutex<Vec<intent::Unsent>>,
     /// Who holds this process's leases.
     holder: String,
 }
@@ -100,6 +101,11 @@ impl Engine {
     /// The store on which it works.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.parts.store
+    }
+
+    /// What time it is.
+    pub fn clock(&self) -> &dyn Clock {
+        self.parts.clock.as_ref()
     }
 
     /// The mapped tables.

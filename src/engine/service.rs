@@ -19,6 +19,12 @@ use crate::store::{StoreError, Which};
 /// How often the loop looks.
 const TICK: Duration = Duration::from_secs(5);
 
+/// How often it looks while the database is away, so that it is found within seconds of its return.
+const AWAY_TICK: Duration = Duration::from_secs(2);
+
+/// How often it looks while something is missing that somebody must mend.
+const BROKEN_TICK: Duration = Duration::from_secs(10);
+
 /// How often remembered connections are looked at: a customer hears of a fact within a minute.
 const SWEEP_EVERY: SignedDuration = SignedDuration::from_secs(30);
 
@@ -47,27 +53,38 @@ struct Rounds {
     cleaned_at: Option<Timestamp>,
     /// When the backlog of an app whose brake is on was last taken up.
     braked_at: BTreeMap<String, Timestamp>,
-    /// Failed looks in a row: the database is away.
-    failures: u32,
-    /// A run that found something missing is told once, not every five seconds.
+    /// Everything that a run needs has been looked at, and is there.
+    is_ready: bool,
+    /// A run that found something missing is told once, not with every look.
     complaint: Option<String>,
 }
 
 impl Engine {
-    /// Serves until `stop` is asked for; then what is in flight is finished.
+    /// Serves until `stop` is asked for; then what is in flight is finished, within 30 seconds.
     ///
     /// # Errors
     /// Only at the start, when something is missing that nobody but the operator can mend. Later troubles are
-    /// logged, and outlived.
-    pub async fn serve(&self, mut stop: Stop) -> Result<(), RunError> {
-        self.check().await?;
-        self.parts.store.prepare().await?;
+    /// logged, and outlived; so is a database that is away.
+    pub async fn serve(&self, stop: Stop) -> Result<(), RunError> {
+        stop.bound(self.parts.clock.as_ref(), self.serve_on(stop.clone())).await.unwrap_or(Ok(()))
+    }
+
+    async fn serve_on(&self, mut stop: Stop) -> Result<(), RunError> {
         let mut rounds = Rounds::default();
         while !stop.is_set() {
-            match self.look(&mut rounds, &stop).await {
-                Ok(()) => rounds.failures = 0,
+            let looked = match self.make_ready(&mut rounds).await {
+                Err(error) if !error.may_pass() => return Err(error),
+                Err(error) => Err(error),
+                Ok(()) => self.look(&mut rounds, &stop).await,
+            };
+            let pause = match &looked {
+                Ok(()) => TICK,
+                Err(error) if error.may_pass() => AWAY_TICK,
+                Err(_) => BROKEN_TICK,
+            };
+            match looked {
+                Ok(()) => rounds.complaint = None,
                 Err(error) => {
-                    rounds.failures += 1;
                     let text = error.to_string();
                     if rounds.complaint.as_ref() != Some(&text) {
                         tracing::error!("{text}");
@@ -75,11 +92,20 @@ impl Engine {
                     rounds.complaint = Some(text);
                 }
             }
-            let pause = TICK * rounds.failures.clamp(1, 2);
             tokio::select! {
                 () = self.parts.clock.sleep(pause) => {}
                 () = stop.wait() => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Looks once whether everything is there.
+    async fn make_ready(&self, rounds: &mut Rounds) -> Result<(), RunError> {
+        if !rounds.is_ready {
+            self.check().await?;
+            self.parts.store.prepare().await?;
+            rounds.is_ready = true;
         }
         Ok(())
     }
@@ -95,7 +121,6 @@ impl Engine {
         if self.parts.schedule.is_missed(last, now) {
             let kind = self.kind_of_run(last, now);
             let report = self.run(&RunRequest::all(kind), stop, &|_| {}).await?;
-            rounds.complaint = None;
             rounds.swept_at = Some(self.parts.clock.now());
             rounds.make_up_at = make_up_at(&report, self.parts.clock.now());
             tell(kind, &report);

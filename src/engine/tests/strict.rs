@@ -104,8 +104,8 @@ fn an_intent_whose_answer_was_lost_is_taken_back_and_sent_once() {
     world.insert_pair(1, minutes(15));
     let plan = |call: &str, count| if call == "commit" && count <= 2 { Fault::After } else { Fault::None };
     let engine = world.engine_on(FaultyStore::new(world.store.clone(), plan));
-    assert!(world.try_run(&engine, &RunRequest::all(RunKind::Scheduled)).is_err());
-    assert_eq!((world.script.drain(), state(&world, 1).map(|state| state.name())), (0, Some("uncertain")));
+    let report = world.night(&engine);
+    assert_eq!((report.deferred, world.script.drain(), state(&world, 1)), (1, 0, None));
     world.serve(&engine, seconds(30));
     assert_eq!((world.generation(1), world.script.drain()), (1, 1));
 }

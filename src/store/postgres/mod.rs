@@ -75,7 +75,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// [`StoreError::Mapping`] if the URL cannot be read, [`StoreError::Unreachable`] if the database
-    /// cannot be reached or does not let us in. No error holds the password.
+    /// cannot be reached, [`StoreError::NotLetIn`] if it does not let us in. No error holds the password.
     pub async fn connect(url: &Secret, sources: Vec<Source>) -> Result<Self, StoreError> {
         let connections = Connections::open(url).await?;
         let shapes = RwLock::new(vec![None; sources.len()]);
