@@ -77,7 +77,7 @@ impl Engine {
             }
             let pause = TICK * rounds.failures.clamp(1, 2);
             tokio::select! {
-                () = self.parts.clock.sleep(pause) => {}
+                () = self.parts.clock.rest(pause) => {}
                 () = stop.wait() => {}
             }
         }

@@ -295,7 +295,7 @@ fn last_try_at(connection: &Connection, now: Timestamp) -> Timestamp {
     const DAY: SignedDuration = SignedDuration::from_hours(24);
     let soonest = later(now, backoff::SOONEST);
     let left = connection.expires_at.map(|at| at.duration_since(now));
-    left.filter(|left| left.is_positive()).map_or(soonest, |left| later(now, left - (left / 4).min(DAY)).max(soonest))
+    left.filter(SignedDuration::is_positive).map_or(soonest, |left| later(now, left - (left / 4).min(DAY)).max(soonest))
 }
 
 fn asked_in_vain(connection: &Connection, context: &Context<'_>) -> Decision {
