@@ -51,6 +51,7 @@ pub(super) fn engine(config: &Config, store: Arc<dyn Store>, clock: Arc<dyn Cloc
         concurrency: config.refresh.concurrency,
         channels: channels(config)?,
         journal: None,
+        new_id: Arc::new(uuid::Uuid::new_v4),
     }))
 }
 

@@ -63,6 +63,8 @@ pub struct Parts {
     /// Where answers are kept until the database has confirmed them. Without one nothing is sent to providers that
     /// punish reuse.
     pub journal: Option<Arc<dyn Journal>>,
+    /// Makes an id that nobody else has: of this process, of a claim.
+    pub new_id: Arc<dyn Fn() -> Uuid + Send + Sync>,
 }
 
 /// The engine. One a process; [`Engine::run`] must not be called while another of its runs goes on.
@@ -84,7 +86,8 @@ impl Engine {
         if let Some(journal) = &parts.journal {
             ledger.open(Arc::clone(journal));
         }
-        Self { parts, apps, ledger, unsent: Mutex::default(), holder: Uuid::new_v4().simple().to_string() }
+        let holder = (parts.new_id)().simple().to_string();
+        Self { parts, apps, ledger, unsent: Mutex::default(), holder }
     }
 
     /// From now on answers are kept in `journal`, which is known only when the database has been asked. Once an
@@ -158,7 +161,7 @@ impl Engine {
 
     /// The fence of one pass: every lease that it takes bears it.
     fn fence(&self) -> Uuid {
-        Uuid::new_v4()
+        (self.parts.new_id)()
     }
 
     /// The grants with which a source's tokens are renewed.

@@ -93,7 +93,7 @@ impl Engine {
                 }
             }
             tokio::select! {
-                () = self.parts.clock.sleep(pause) => {}
+                () = self.parts.clock.rest(pause) => {}
                 () = stop.wait() => {}
             }
         }

@@ -1,11 +1,8 @@
 //! A world for the engine's tests: time that passes only while everybody waits, a provider that answers what
-//! it is told to, and an inbox. Nothing here sleeps, and the same test takes the same course each time.
+//! it is told to, and an inbox.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,12 +13,15 @@ use perene_policy::answer::{Answer, NoAnswer, NoAnswerKind};
 use perene_policy::schedule::Schedule;
 use perene_policy::{Class, Endpoint, Fingerprint, Grant, Memory, Secret, Settings};
 
+use uuid::Uuid;
+
 use super::{Engine, Parts, Report, RunError, RunKind, RunRequest, Stop, StopSource};
 use crate::clock::Clock;
 use crate::config::Source;
 use crate::journal::MemoryJournal;
 use crate::notify::{Channel, Delivery, Message, MessageKind};
 use crate::provider::{AppIdentity, Provider};
+use crate::simulate::time::VirtualClock;
 use crate::store::Store;
 use crate::store::memory::{AppRow, MemoryStore, Settlement, UserRow};
 
@@ -43,110 +43,6 @@ pub(super) fn seconds(count: u64) -> Duration {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A clock that jumps to the next instant for which somebody waits, as soon as nobody can go on.
-#[derive(Clone)]
-pub(super) struct TestClock(Arc<Mutex<Time>>);
-
-struct Time {
-    now: Timestamp,
-    passed: Duration,
-    sleepers: BTreeMap<(Duration, u64), Waker>,
-    last: u64,
-}
-
-impl TestClock {
-    fn at(now: Timestamp) -> Self {
-        Self(Arc::new(Mutex::new(Time { now, passed: Duration::ZERO, sleepers: BTreeMap::new(), last: 0 })))
-    }
-
-    pub(super) fn advance(&self, by: Duration) {
-        let mut time = lock(&self.0);
-        time.passed += by;
-        time.now = time.now.checked_add(SignedDuration::try_from(by).expect("short")).expect("a date");
-    }
-
-    /// Wakes whoever waits for the next instant; `false` if nobody waits.
-    fn wake_next(&self) -> bool {
-        let (by, waker) = {
-            let mut time = lock(&self.0);
-            let Some(((at, _), waker)) = time.sleepers.pop_first() else { return false };
-            (at.saturating_sub(time.passed), waker)
-        };
-        self.advance(by);
-        waker.wake();
-        true
-    }
-
-    /// Carries a future out, and lets time pass while it waits.
-    pub(super) fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        let woken = Arc::new(Woken(AtomicBool::new(true)));
-        let waker = Waker::from(Arc::clone(&woken));
-        let mut context = Context::from_waker(&waker);
-        let mut future = pin!(future);
-        loop {
-            while woken.0.swap(false, Ordering::SeqCst) {
-                if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-                    return output;
-                }
-            }
-            assert!(self.wake_next(), "everybody waits, and nobody for the clock");
-        }
-    }
-}
-
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-struct Sleep<'a> {
-    clock: &'a TestClock,
-    /// Until when, and which sleep it is: polled again, it waits once all the same.
-    place: (Duration, u64),
-}
-
-impl Future for Sleep<'_> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut time = lock(&self.clock.0);
-        if time.passed >= self.place.0 {
-            return Poll::Ready(());
-        }
-        time.sleepers.insert(self.place, context.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep<'_> {
-    fn drop(&mut self) {
-        lock(&self.clock.0).sleepers.remove(&self.place);
-    }
-}
-
-#[async_trait]
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        lock(&self.0).now
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        let place = {
-            let mut time = lock(&self.0);
-            time.last += 1;
-            (time.passed + duration, time.last)
-        };
-        Sleep { clock: self, place }.await;
-    }
-
-    fn monotonic(&self) -> Duration {
-        lock(&self.0).passed
-    }
 }
 
 /// One call that the provider got.
@@ -254,7 +150,7 @@ type Rule = Box<dyn FnMut(&Asked) -> Reply + Send>;
 
 /// A provider that answers what a test says.
 pub(super) struct Script {
-    clock: TestClock,
+    clock: VirtualClock,
     rule: Mutex<Rule>,
     secrets: Mutex<BTreeMap<Grant, String>>,
     app_probe: Mutex<Option<u16>>,
@@ -271,7 +167,7 @@ struct Record {
 
 impl Script {
     /// Every token is renewed for sixty days.
-    fn new(clock: TestClock) -> Self {
+    fn new(clock: VirtualClock) -> Self {
         let grants = Grant::META.into_iter().chain([Grant::Oauth2]);
         let secrets = grants.map(|grant| (grant, "secret".to_owned())).collect();
         Self {
@@ -417,7 +313,7 @@ impl Channel for Inbox {
 
 /// Everything that an engine needs. Runs start at three in the morning, UTC; so does the first test.
 pub(super) struct World {
-    pub(super) clock: TestClock,
+    pub(super) clock: VirtualClock,
     pub(super) store: MemoryStore,
     pub(super) script: Arc<Script>,
     pub(super) mail: Arc<Inbox>,
@@ -435,7 +331,7 @@ impl World {
     }
 
     pub(super) fn of(sources: Vec<Source>) -> Self {
-        let clock = TestClock::at(instant("2026-11-23T03:00:00Z"));
+        let clock = VirtualClock::at(instant("2026-11-23T03:00:00Z"));
         Self {
             store: MemoryStore::new(Arc::new(clock.clone()), sources.clone()),
             script: Arc::new(Script::new(clock.clone())),
@@ -495,6 +391,7 @@ impl World {
             schedule,
             concurrency: self.concurrency,
             channels: vec![Arc::clone(&self.mail) as Arc<dyn Channel>, Arc::clone(&self.hook) as Arc<dyn Channel>],
+            new_id: Arc::new(Uuid::new_v4),
             journal: Some(Arc::new(self.journal.clone())),
         })
     }

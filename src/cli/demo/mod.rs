@@ -121,6 +121,7 @@ fn engine(store: Arc<dyn Store>, clock: Arc<dyn Clock>, base_url: &str) -> Resul
         concurrency: CONCURRENCY,
         channels: Vec::new(),
         journal: None,
+        new_id: Arc::new(uuid::Uuid::new_v4),
     }))
 }
 
