@@ -91,7 +91,10 @@ class Server:
                 "form": sorted(form), "query": query, "result": "pending", "answered_us": None}
         with self.lock:
             self.calls.append(call)
-        before = self.take(grant, "fail")
+        before = self.take(grant, "fail", "drop")
+        if before and before["kind"] == "drop":
+            call["result"] = "failed unanswered"
+            return call, None, None
         if before:
             call["result"] = f"failed {before.get('status', 503)}"
             return call, before.get("status", 503), {"error": "temporarily_unavailable"}
@@ -178,7 +181,9 @@ class Server:
                 gate.set()
             return {"released": len(released)}
         if name == "counts":
-            return {"calls": len(self.calls), "issued": sum(c["result"] == "issued" for c in self.calls), "held": len(self.held)}
+            return {"calls": len(self.calls), "pending": sum(c["result"] == "pending" for c in self.calls),
+                    "issued": sum(c["result"] == "issued" for c in self.calls),
+                    "answered": sum(c["answered_us"] is not None for c in self.calls), "held": len(self.held)}
         if name == "state":
             with self.lock:
                 return {"calls": list(self.calls), "grants": list(self.grants.values()), "held": len(self.held), "now_us": tick()}

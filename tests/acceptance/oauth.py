@@ -77,7 +77,7 @@ class OauthServer:
         self.control("settings", settings)
 
     def faults(self, *faults: dict) -> None:
-        """What befalls the next requests: `fail` before they are processed, `hold` or `lose` their answers."""
+        """What befalls the next requests: `fail` with a status or `drop` before they are processed, `hold` or `lose` their answers."""
         self.control("faults", list(faults))
 
     def release(self) -> int:

@@ -152,6 +152,11 @@ class OauthWorld:
         assert done.code == 0, done
         return done.json
 
+    def status_alarms(self) -> list[dict]:
+        done = self.perene("status", "--format", "json")
+        assert done.code == 0, done
+        return done.json["alarms"]
+
     def events(self, key: int) -> list[str]:
         return [line["event"] for line in self.told(key)["history"]]
 

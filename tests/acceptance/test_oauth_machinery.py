@@ -81,13 +81,15 @@ def test_the_server_with_grace_sends_the_same_pair_again(grace):
 
 def test_faults_befall_whom_they_are_meant_for_and_no_more_often(rotating):
     one, other = rotating.mint(count=2)
-    rotating.faults({"kind": "fail", "status": 502, "grants": [one["id"]]}, {"kind": "lose", "grants": [other["id"]]})
+    rotating.faults({"kind": "fail", "status": 502, "grants": [one["id"]]}, {"kind": "drop", "grants": [one["id"]]},
+                    {"kind": "lose", "grants": [other["id"]]})
     assert ask(rotating, one["refresh_token"])[0] == 502
+    assert ask(rotating, one["refresh_token"]) is None
     assert ask(rotating, other["refresh_token"]) is None
     record = rotating.state()
     assert record.newest(one["id"])[1] == one["refresh_token"], "what fails before it is processed spends nothing"
     assert record.newest(other["id"])[1] != other["refresh_token"], "an answer that is lost was processed"
-    assert [call["result"] for call in record.calls] == ["failed 502", "issued"] and not record.presented_again()
+    assert [call["result"] for call in record.calls] == ["failed 502", "failed unanswered", "issued"] and not record.presented_again()
     assert ask(rotating, one["refresh_token"])[0] == 200
 
 
@@ -97,7 +99,7 @@ def test_an_answer_can_be_held_until_it_is_released(rotating):
     answers = []
     asking = threading.Thread(target=lambda: answers.append(ask(rotating, made["refresh_token"])))
     asking.start()
-    until(lambda: rotating.counts() == {"calls": 1, "issued": 1, "held": 1}, 20)
+    until(lambda: rotating.counts() == {"calls": 1, "pending": 0, "issued": 1, "answered": 0, "held": 1}, 20)
     assert not answers
     assert rotating.release() == 1
     asking.join(20)

@@ -55,7 +55,7 @@ const defaults = {
   answer_refresh_token: true,
 };
 const settings = { ...defaults };
-let faults = [];      // { kind: 'fail' | 'lose' | 'hold', times, grants, status }, the first that fits is used
+let faults = [];      // { kind: 'fail' | 'drop' | 'lose' | 'hold', times, grants, status }, the first that fits is used
 const grants = new Map(); // id -> { id, client, generations: [...], revoked: bool }
 const calls = [];     // every request to the token endpoint, in the order of arrival
 const owner = new Map();  // refresh token -> grant
@@ -116,7 +116,13 @@ provider.use(async (ctx, next) => {
   };
   calls.push(call);
 
-  const before = take(grant, ['fail']);
+  const before = take(grant, ['fail', 'drop']);
+  if (before?.kind === 'drop') {
+    call.result = 'failed unanswered';
+    ctx.respond = false;
+    ctx.req.socket.destroy();
+    return;
+  }
   if (before) {
     call.result = `failed ${before.status ?? 503}`;
     ctx.status = before.status ?? 503;
@@ -178,7 +184,13 @@ const control = {
   settings: (wanted) => Object.assign(settings, wanted),
   faults: (wanted) => { faults = wanted.map((fault) => ({ times: 1, ...fault })); return faults; },
   release: () => { const released = held.length; held.splice(0).forEach((go) => go()); return { released }; },
-  counts: () => ({ calls: calls.length, issued: calls.filter((c) => c.result === 'issued').length, held: held.length }),
+  counts: () => ({
+    calls: calls.length,
+    pending: calls.filter((c) => c.result === 'pending').length,
+    issued: calls.filter((c) => c.result === 'issued').length,
+    answered: calls.filter((c) => c.answered_us !== null).length,
+    held: held.length,
+  }),
   state: () => ({ calls, grants: [...grants.values()], held: held.length, now_us: tick() }),
   lives: async ({ access_token }) => { const found = await provider.AccessToken.find(access_token); return { lives: !!found?.isValid }; },
   reset: () => {
