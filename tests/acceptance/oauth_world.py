@@ -54,6 +54,10 @@ class Rotating:
             made.append({"id": token.rsplit("-", 1)[0], "access_token": token, "refresh_token": None, "expires_in": 3600})
         return made
 
+    def counts(self) -> dict:
+        """Whoever asks the fake Meta is still waiting, or has been answered: nothing goes on behind their backs."""
+        return {"calls": len(self.meta.refreshes()), "pending": 0}
+
     def state(self) -> Record:
         calls, grants = [], {}
         for call in self.meta.refreshes():
