@@ -32,7 +32,7 @@ def cut_after_rotation(world, wire, running, at_once):
     wire.cut()
     before = provider.counts()
     assert provider.release() == at_once
-    until(lambda: provider.counts()["answered"] == before["answered"] + at_once, 20, every_s=0.01, what="the answers to leave")
+    until(lambda: provider.counts()["answered"] >= before["answered"] + at_once, 20, every_s=0.01, what="the answers to leave")
     return before["calls"]
 
 
