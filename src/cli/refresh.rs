@@ -19,6 +19,9 @@ pub(super) async fn refresh(args: &Refresh, global: &Global) -> Result<Exit, Fai
     let store = assemble::store(&config, &clock, false).await?;
     let engine = assemble::engine(&config, store, clock)?;
     engine.check().await?;
+    if !args.dry_run {
+        assemble::journal(&config, &engine).await?;
+    }
     let mut request = RunRequest { force: args.force, dry_run: args.dry_run, ..RunRequest::all(RunKind::ByHand) };
     for text in &args.ids {
         let found = ids::find(engine.store().as_ref(), engine.sources(), text).await?;

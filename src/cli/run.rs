@@ -25,6 +25,8 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
     let clock = assemble::clock();
     let Some(store) = connect(&config, &clock, &stop).await? else { return Ok(Exit::Done) };
     let engine = assemble::engine(&config, store, clock)?;
+    engine.check().await?;
+    assemble::journal(&config, &engine).await?;
     tracing::info!(
         "serving {}: runs at `{}` in {}",
         config.database.url.describe(),

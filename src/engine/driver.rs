@@ -19,13 +19,18 @@ use jiff::{SignedDuration, Timestamp};
 use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind, Verdict};
 use perene_policy::app::{Alarm, Permission, Sighting};
 use perene_policy::{
-    Call, Conclusion, Connection, Context, Counted, Decision, Exchange, Grant, Outcome, Scope, Step, Terms, decide,
+    Call, Class, Conclusion, Connection, Context, Counted, Decision, Exchange, Grant, Outcome, Scope, Step, Terms,
+    decide,
 };
 use uuid::Uuid;
 
+use super::intent::NoIntent;
+use super::ledger::Place;
 use super::outage::Outage;
 use super::report::{Report, Trouble};
 use super::{Engine, Stop, outbox};
+use crate::failpoint::fail_at;
+use crate::journal::{Entry, JournalError};
 use crate::store::{Claim, Claimed, Commit, Committed, Cursor, Guard, Lease, StoreError, Which};
 
 /// A lease outlives the longest call (30 s) by a wide margin, and a killed replica's leases are taken over
@@ -72,25 +77,33 @@ pub(super) struct Order<'a> {
     pub(super) is_probe: bool,
     /// Behind which row to begin.
     pub(super) from: Option<&'a Cursor>,
+    /// Of named rows, those whose token lives at least this long are given back unsent: somebody asked for a token,
+    /// and another has just refreshed it.
+    pub(super) lasting: Option<SignedDuration>,
 }
 
 /// Where a pass ended for grants whose app could not be called any more.
 pub(super) type Closed = BTreeMap<Grant, Option<Cursor>>;
 
 pub(super) struct Driver<'a> {
-    engine: &'a Engine,
-    order: Order<'a>,
-    fence: Uuid,
+    pub(super) engine: &'a Engine,
+    pub(super) order: Order<'a>,
+    pub(super) fence: Uuid,
     stop: Stop,
     report: &'a mut Report,
     progress: &'a (dyn Fn(&Report) + Sync),
 
-    works: FuturesUnordered<BoxFuture<'a, Work>>,
+    pub(super) works: FuturesUnordered<BoxFuture<'a, Work>>,
     /// Claimed, not begun, by grant.
     fresh: BTreeMap<Grant, VecDeque<(usize, Connection)>>,
     /// Calls whose time has come.
     ready: VecDeque<Box<InFlight>>,
     pages: BTreeMap<usize, Page>,
+    /// Their token is about to be sent to a provider that punishes reuse.
+    pub(super) intending: Vec<InFlight>,
+    pub(super) is_intending: bool,
+    /// What is kept in the journal and not committed yet, by the connection's key.
+    journalled: BTreeMap<String, Place>,
     /// Decided, not committed.
     decided: Vec<Commit>,
     /// Leases to be given back.
@@ -104,7 +117,7 @@ pub(super) struct Driver<'a> {
     had: BTreeSet<String>,
     /// Refused by the database: counted as failures when the pass is over.
     refused: Vec<(String, String)>,
-    calling: usize,
+    pub(super) calling: usize,
     waiting: BTreeMap<Grant, usize>,
     cursor: Option<Cursor>,
     /// Grants whose app cannot be called any more.
@@ -123,10 +136,10 @@ pub(super) struct Driver<'a> {
     page_count: usize,
 }
 
-struct InFlight {
-    page: usize,
-    connection: Connection,
-    exchange: Exchange,
+pub(super) struct InFlight {
+    pub(super) page: usize,
+    pub(super) connection: Connection,
+    pub(super) exchange: Exchange,
     call: Call,
     /// What the call before was answered.
     verdict: Option<Verdict>,
@@ -138,9 +151,15 @@ struct Page {
     concluded: Vec<(Connection, Conclusion)>,
 }
 
-enum Work {
+pub(super) enum Work {
     Claimed(Vec<Grant>, Result<Claimed, StoreError>),
+    /// What is about to be sent is written down, or is not.
+    Intended(Vec<InFlight>, Timestamp, Result<Vec<Committed>, NoIntent>),
     Called(Box<InFlight>, Timestamp, Result<Answer, NoAnswer>),
+    /// An answer that brought a token is on disk.
+    Journalled(Box<InFlight>, Box<Verdict>, Timestamp, Result<Option<Place>, JournalError>),
+    /// A refusal has had its time to be overtaken.
+    Settled(Box<InFlight>, Box<Conclusion>),
     Waited(Box<InFlight>),
     /// With the time at which the commit began.
     Committed(Vec<Commit>, Duration, Result<Vec<Committed>, StoreError>),
@@ -167,7 +186,7 @@ impl<'a> Driver<'a> {
         Self {
             engine,
             order,
-            fence: Uuid::new_v4(),
+            fence: engine.fence(),
             stop,
             report,
             progress,
@@ -175,6 +194,9 @@ impl<'a> Driver<'a> {
             fresh: BTreeMap::new(),
             ready: VecDeque::new(),
             pages: BTreeMap::new(),
+            intending: Vec::new(),
+            is_intending: false,
+            journalled: BTreeMap::new(),
             decided: Vec::new(),
             returned: Vec::new(),
             outage: Outage::default(),
@@ -207,6 +229,7 @@ impl<'a> Driver<'a> {
             let held = self.held();
             // They may hold the connections that giving back needs.
             self.works.clear();
+            self.engine.ledger.let_go(std::mem::take(&mut self.journalled).into_values());
             // The database is in trouble: should this fail too, the leases lapse by themselves.
             let _ = self.engine.parts.store.release(&held).await;
         }
@@ -227,6 +250,7 @@ impl<'a> Driver<'a> {
                 self.give_back_fresh();
             }
             self.admit();
+            self.write_intents();
             // After admitting: what cannot be sent is concluded at once, and may complete a page.
             self.close_pages();
             self.write();
@@ -275,7 +299,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Something failed: it is done again after a pause, if that can help; if not, the pass ends.
-    fn failed(&mut self, error: StoreError) {
+    pub(super) fn failed(&mut self, error: StoreError) {
         self.report.had_outage = true;
         match self.outage.failed(error, self.engine.parts.clock.monotonic()) {
             Ok(Some(pause)) => {
@@ -367,13 +391,26 @@ impl<'a> Driver<'a> {
     fn begin(&mut self, grant: Grant) {
         let Some((page, connection)) = self.fresh.get_mut(&grant).and_then(VecDeque::pop_front) else { return };
         let now = self.now();
+        let source = self.order.source;
+        let provider = self.engine.provider(source);
         let terms = Terms {
-            class: self.engine.provider(self.order.source).class(),
-            window: self.engine.parts.settings.window,
+            class: provider.class(),
+            window: perene_policy::due::settings_of(&connection, self.engine.settings(source)).window,
             insist: self.order.insist,
             looks_after: matches!(self.order.which, Which::Retry { .. }),
+            usual_life: provider.usual_life(),
+            needs_refresh_token: self.engine.has_refresh_tokens(source),
         };
-        let (exchange, step) = Exchange::begin(&connection, terms, now);
+        let table = self.engine.parts.sources[source].table.to_string();
+        let (exchange, step) = if self.engine.ledger.has_answer_to(&table, &connection) {
+            // It is spent: what came of it is in the journal, and the database has lost it or not got it yet.
+            self.engine.ledger.reopen(&table, &connection.id);
+            let kept_back = Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, "answer_kept") };
+            (None, Step::Conclude(kept_back))
+        } else {
+            let (exchange, step) = Exchange::begin(&connection, terms, now);
+            (Some(exchange), step)
+        };
         if let Some(name) = self.app_name(grant)
             && let Permission::Go(spacing) = self.engine.apps.permission(&name, now)
             && spacing.is_positive()
@@ -381,12 +418,26 @@ impl<'a> Driver<'a> {
         {
             self.next_start.insert(grant, later(now, spacing));
         }
-        match step {
-            Step::Call(call) => {
-                self.call(Box::new(InFlight { page, connection, exchange, call, verdict: None }));
+        match (step, exchange) {
+            (Step::Call(call), Some(exchange)) => {
+                let in_flight = InFlight { page, connection, exchange, call, verdict: None };
+                if terms.class == Class::Strict {
+                    self.calling += 1;
+                    self.intending.push(in_flight);
+                } else {
+                    self.call(Box::new(in_flight));
+                }
             }
-            Step::Conclude(conclusion) => self.conclude(page, connection, conclusion),
+            (Step::Call(_), None) => unreachable!("without an exchange nothing is called"),
+            (Step::Conclude(conclusion), _) => self.conclude(page, connection, conclusion),
         }
+    }
+
+    /// Whether what was about to be called when its intent was written may still be.
+    pub(super) fn may_still_be_called(&self, in_flight: &InFlight) -> bool {
+        let name = self.app_name(in_flight.connection.grant).unwrap_or_default();
+        let permission = self.engine.apps.permission(&name, self.now());
+        !self.stop.is_set() && (self.order.is_probe || matches!(permission, Permission::Go(_)))
     }
 
     /// Makes the next call for a connection, unless its app may no longer be called: calling while limited
@@ -403,7 +454,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn call(&mut self, in_flight: Box<InFlight>) {
+    pub(super) fn call(&mut self, in_flight: Box<InFlight>) {
         self.calling += 1;
         let sent_at = self.now();
         let provider = self.engine.provider(self.order.source);
@@ -411,6 +462,7 @@ impl<'a> Driver<'a> {
         self.works.push(Box::pin(async move {
             let lost = |text: &str| Err(NoAnswer { kind: NoAnswerKind::Lost, text: text.to_owned() });
             let call = &in_flight.call;
+            fail_at("before_call");
             let answer = AssertUnwindSafe(provider.call(in_flight.connection.grant, call.endpoint, &call.token));
             // A bug that one answer brings to light must not end the run of all the others.
             let answer = answer.catch_unwind();
@@ -424,6 +476,7 @@ impl<'a> Driver<'a> {
                 }
                 Either::Right(_) => lost("no complete answer before perene had to stop"),
             };
+            fail_at("after_call");
             Work::Called(in_flight, sent_at, answer)
         }));
     }
@@ -445,10 +498,24 @@ impl<'a> Driver<'a> {
                 self.called(in_flight, sent_at, result);
             }
             Work::Waited(in_flight) => {
-                if let Some(waiting) = self.waiting.get_mut(&in_flight.connection.grant) {
-                    *waiting -= 1;
-                }
+                self.waits_no_more(&in_flight);
                 self.ready.push_back(in_flight);
+            }
+            Work::Intended(batch, sent_at, written) => self.intended(batch, sent_at, written),
+            Work::Journalled(in_flight, verdict, sent_at, written) => {
+                self.waits_no_more(&in_flight);
+                match written {
+                    Ok(place) => {
+                        self.journalled.extend(place.map(|place| (in_flight.connection.id.clone(), place)));
+                    }
+                    // It is only here now: the sooner it is in the database, the better.
+                    Err(error) => tracing::error!(id = in_flight.connection.id, "an answer could not be kept: {error}"),
+                }
+                self.answered(in_flight, *verdict, sent_at);
+            }
+            Work::Settled(in_flight, conclusion) => {
+                self.waits_no_more(&in_flight);
+                self.conclude(in_flight.page, in_flight.connection, *conclusion);
             }
             Work::Committed(commits, began, result) => self.committed(commits, began, result),
             Work::Beaten(result) => {
@@ -478,7 +545,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn called(&mut self, mut in_flight: Box<InFlight>, sent_at: Timestamp, result: Result<Answer, NoAnswer>) {
+    fn called(&mut self, in_flight: Box<InFlight>, sent_at: Timestamp, result: Result<Answer, NoAnswer>) {
         let now = self.now();
         let verdict = match &result {
             Ok(answer) => answer::judge(in_flight.call.endpoint, answer, now),
@@ -495,6 +562,36 @@ impl<'a> Driver<'a> {
         );
         let is_transient = verdict.outcome == Outcome::Transient;
         self.engine.apps.glance(&name, &in_flight.connection.id, is_transient, !in_flight.call.is_retry);
+        if verdict.granted.is_some() {
+            self.engine.apps.read_usage(&name, &verdict.usage, now);
+        }
+        let entry = verdict.granted.as_ref().map(|granted| Entry {
+            table: self.engine.parts.sources[self.order.source].table.to_string(),
+            id: in_flight.connection.id.clone(),
+            fence: self.fence,
+            sent: in_flight.connection.token.clone(),
+            sent_refresh: in_flight.connection.refresh_token.clone(),
+            token: granted.token.clone(),
+            refresh_token: granted.refresh_token.clone(),
+            expires_at: in_flight.exchange.expiry_of(granted, sent_at),
+            received_at: now,
+        });
+        let Some(entry) = entry else { return self.answered(in_flight, verdict, sent_at) };
+        // Before anything else is done with it: the token that was sent may be dead, and this one is nowhere else.
+        *self.waiting.entry(in_flight.connection.grant).or_default() += 1;
+        let engine = self.engine;
+        self.works.push(Box::pin(async move {
+            fail_at("before_journal");
+            let written = engine.ledger.write(entry).await;
+            fail_at("after_journal");
+            Work::Journalled(in_flight, Box::new(verdict), sent_at, written)
+        }));
+    }
+
+    /// Goes on with an answer, which is kept if it brought a token.
+    fn answered(&mut self, mut in_flight: Box<InFlight>, verdict: Verdict, sent_at: Timestamp) {
+        let now = self.now();
+        let name = self.app_name(in_flight.connection.grant).unwrap_or_default();
         match in_flight.exchange.answered(verdict.clone(), sent_at, now) {
             Step::Call(call) if self.stop.is_set() || (call.is_retry && self.must_not_repeat(&name, now)) => {
                 let conclusion = in_flight.exchange.give_up(verdict);
@@ -513,7 +610,25 @@ impl<'a> Driver<'a> {
                     Work::Waited(in_flight)
                 }));
             }
+            // Such a refusal cannot be looked at by a second call. But the app may have used the token itself just now,
+            // and is about to write what it got: it is given the time to, and then the row is compared.
+            Step::Conclude(conclusion)
+                if conclusion.sends_once && conclusion.was_sent && conclusion.outcome == Outcome::NeedsReconnect =>
+            {
+                *self.waiting.entry(in_flight.connection.grant).or_default() += 1;
+                let clock = &self.engine.parts.clock;
+                self.works.push(Box::pin(async move {
+                    clock.sleep(std_duration(perene_policy::exchange::SECOND_LOOK_AFTER)).await;
+                    Work::Settled(in_flight, Box::new(conclusion))
+                }));
+            }
             Step::Conclude(conclusion) => self.conclude(in_flight.page, in_flight.connection, conclusion),
+        }
+    }
+
+    fn waits_no_more(&mut self, in_flight: &InFlight) {
+        if let Some(waiting) = self.waiting.get_mut(&in_flight.connection.grant) {
+            *waiting -= 1;
         }
     }
 
@@ -523,7 +638,16 @@ impl<'a> Driver<'a> {
             || !matches!(self.engine.apps.permission(name, now), Permission::Go(_))
     }
 
-    fn conclude(&mut self, page: usize, connection: Connection, conclusion: Conclusion) {
+    pub(super) fn leave_page(&mut self, page: usize) {
+        self.pages.get_mut(&page).expect("a page stays until all of it is concluded").outstanding -= 1;
+    }
+
+    pub(super) fn book_superseded(&mut self, id: &str, conclusion: &Conclusion) {
+        tracing::info!(id, reason = conclusion.reason, "the row has changed meanwhile: nothing was sent");
+        self.report.book(Outcome::Superseded, Counted::Superseded);
+    }
+
+    pub(super) fn conclude(&mut self, page: usize, connection: Connection, conclusion: Conclusion) {
         let now = self.now();
         if let Some(name) = self.app_name(connection.grant)
             && (conclusion.was_sent
@@ -540,6 +664,10 @@ impl<'a> Driver<'a> {
                 usage: conclusion.usage,
                 is_in_a_row: self.engine.apps.is_suspect(&name, &connection.id),
                 is_repeated: matches!(self.order.which, Which::Retry { .. }),
+                life: conclusion
+                    .expires_at
+                    .filter(|_| conclusion.outcome == Outcome::Refreshed && connection.grant == Grant::Oauth2)
+                    .map(|at| at.duration_since(now)),
             };
             self.engine.apps.learn(&name, sighting, now);
         }
@@ -607,7 +735,7 @@ impl<'a> Driver<'a> {
 
     fn decide(&mut self, connection: Connection, conclusion: &Conclusion, is_held: bool) {
         let secrets = self.engine.apps.secrets();
-        let context = self.engine.context(self.now(), self.order.counts, is_held, &secrets);
+        let context = self.engine.context(self.order.source, self.now(), self.order.counts, is_held, &secrets);
         let decision = decide(&connection, conclusion, &context);
         let outbox = outbox::of(self.engine, self.order.source, &connection, &decision, context.now);
         let guard = Guard::Lease(self.fence);
@@ -627,10 +755,19 @@ impl<'a> Driver<'a> {
         let rest = self.decided.split_off(self.decided.len().min(BATCH));
         let batch = std::mem::replace(&mut self.decided, rest);
         let engine = self.engine;
+        let ids = batch.iter().map(|commit| &commit.connection.id);
+        let kept: BTreeMap<String, Place> =
+            ids.filter_map(|id| Some((id.clone(), *self.journalled.get(id)?))).collect();
         let began = engine.parts.clock.monotonic();
         self.outage.commit_began(began);
         self.works.push(Box::pin(async move {
+            fail_at("before_commit");
             let result = engine.parts.store.commit(&batch, engine.parts.clock.now()).await;
+            fail_at("after_commit");
+            if let Ok(committed) = &result {
+                engine.settle_kept(&batch, committed, &kept).await;
+                fail_at("after_forget");
+            }
             Work::Committed(batch, began, result)
         }));
     }
@@ -650,6 +787,11 @@ impl<'a> Driver<'a> {
         };
         self.passed();
         for (commit, committed) in commits.into_iter().zip(committed) {
+            // What the database has not taken stays in the journal, for whoever replays it.
+            let place = self.journalled.remove(&commit.connection.id);
+            if matches!(committed, Committed::GuardLost | Committed::Refused(_)) {
+                self.engine.ledger.let_go(place);
+            }
             match committed {
                 Committed::Done => self.book(&commit.connection, &commit.decision),
                 Committed::Superseded | Committed::GuardLost => {
@@ -723,6 +865,7 @@ impl<'a> Driver<'a> {
                 until: later(now, LEASE),
                 after: cursor.as_ref(),
                 limit: room,
+                overdue: engine.overdue(order.source),
             };
             let claimed = engine.parts.store.claim(&claim).await;
             Work::Claimed(open, claimed)
@@ -754,7 +897,16 @@ impl<'a> Driver<'a> {
             let was_had = matches!(self.order.which, Which::Live) && !self.had.insert(connection.id.clone());
             let was_tried = self.order.only_untried
                 && connection.memory_of_this_generation().is_some_and(|memory| memory.next_try_at.is_some());
-            let is_not_due = self.order.only_due && !self.engine.is_due(&connection, now);
+            let is_not_due = self.order.only_due && !self.engine.is_due(self.order.source, &connection, now);
+            // The page was made with the window of the provider's usual tokens; this one may live shorter.
+            let is_early = matches!(self.order.which, Which::Due { .. })
+                && connection.grant == Grant::Oauth2
+                && !self.engine.is_in_window(self.order.source, &connection, now);
+            let lasts = self
+                .order
+                .lasting
+                .is_some_and(|life| connection.expires_at.is_some_and(|at| !perene_policy::due::within(at, now, life)));
+            let is_not_due = is_not_due || is_early || lasts;
             let was_had = was_had || self.engine.was_due_before(&self.order, &connection, now);
             if is_another || was_had || was_tried || is_not_due {
                 not_due.push(connection.id);
@@ -796,7 +948,7 @@ impl<'a> Driver<'a> {
         self.give_back(ids);
     }
 
-    fn give_back(&mut self, ids: Vec<String>) {
+    pub(super) fn give_back(&mut self, ids: Vec<String>) {
         self.returned.extend(ids);
     }
 
@@ -817,9 +969,15 @@ impl<'a> Driver<'a> {
     /// All leases that this pass may still hold.
     fn held(&self) -> Vec<Lease> {
         let fresh = self.fresh.values().flatten().map(|(_, connection)| connection);
+        let intending = self.intending.iter().map(|in_flight| &in_flight.connection);
         let decided = self.decided.iter().map(|commit| &commit.connection);
         let concluded = self.pages.values().flat_map(|page| page.concluded.iter().map(|(connection, _)| connection));
-        let ids = fresh.chain(decided).chain(concluded).map(|connection| &connection.id).chain(&self.returned);
+        let ids = fresh
+            .chain(intending)
+            .chain(decided)
+            .chain(concluded)
+            .map(|connection| &connection.id)
+            .chain(&self.returned);
         ids.map(|id| Lease { source: self.order.source, id: id.clone(), fence: self.fence }).collect()
     }
 
@@ -869,6 +1027,7 @@ impl<'a> Driver<'a> {
             until: later(now, LEASE),
             after: None,
             limit: ids.len(),
+            overdue: SignedDuration::ZERO,
         };
         for connection in engine.parts.store.claim(&claim).await?.connections {
             let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
@@ -910,11 +1069,11 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn app_name(&self, grant: Grant) -> Option<String> {
+    pub(super) fn app_name(&self, grant: Grant) -> Option<String> {
         self.engine.provider(self.order.source).app(grant).map(|app| app.name)
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.engine.parts.clock.now()
     }
 }
@@ -925,20 +1084,41 @@ impl Engine {
     pub(super) fn was_due_before(&self, order: &Order<'_>, connection: &Connection, now: Timestamp) -> bool {
         order.counts
             && matches!(order.which, Which::Retry { .. })
-            && connection.expires_at.is_none_or(|at| perene_policy::due::within(at, now, self.parts.settings.window))
+            && (connection.expires_at.is_none() || self.is_in_window(order.source, connection, now))
+    }
+
+    /// Whether a row expires inside the window of tokens that live as long as its own.
+    pub(super) fn is_in_window(&self, source: usize, connection: &Connection, now: Timestamp) -> bool {
+        let window = perene_policy::due::settings_of(connection, self.settings(source)).window;
+        connection.expires_at.is_some_and(|at| perene_policy::due::within(at, now, window))
     }
 
     /// Whether a row that was named is one that a run would have taken by itself.
-    pub(super) fn is_due(&self, connection: &Connection, now: Timestamp) -> bool {
+    pub(super) fn is_due(&self, source: usize, connection: &Connection, now: Timestamp) -> bool {
         let next_try_at = connection.memory_of_this_generation().and_then(|memory| memory.next_try_at);
-        match connection.expires_at {
-            Some(at) => perene_policy::due::is_due(at, next_try_at, now, self.parts.settings.window),
-            None => next_try_at.is_none_or(|at| at <= now),
+        let since = later(now, -self.overdue(source));
+        next_try_at.is_none_or(|at| at <= now)
+            && connection.expires_at.is_none_or(|at| at > since && self.is_in_window(source, connection, now))
+    }
+
+    /// What the database has confirmed leaves the journal; what it has not stays, to be replayed.
+    async fn settle_kept(&self, batch: &[Commit], committed: &[Committed], kept: &BTreeMap<String, Place>) {
+        let mut done: BTreeMap<usize, Vec<Place>> = BTreeMap::new();
+        for (commit, committed) in batch.iter().zip(committed) {
+            if matches!(committed, Committed::Done | Committed::Superseded)
+                && let Some(place) = kept.get(&commit.connection.id)
+            {
+                done.entry(commit.source).or_default().push(*place);
+            }
+        }
+        for (source, places) in done {
+            self.ledger.settle(&places, self.keeps_answers(source)).await;
         }
     }
 
     pub(super) fn context<'a>(
         &'a self,
+        source: usize,
         now: Timestamp,
         counts: bool,
         is_held: bool,
@@ -946,7 +1126,7 @@ impl Engine {
     ) -> Context<'a> {
         Context {
             now,
-            settings: &self.parts.settings,
+            settings: self.settings(source),
             counts,
             next_run_at: self.parts.schedule.next_after(now),
             tomorrow: self.parts.schedule.tomorrow(now),

@@ -103,7 +103,7 @@ impl Engine {
                 }
             }
             tokio::select! {
-                () = self.parts.clock.sleep(pause) => {}
+                () = self.parts.clock.rest(pause) => {}
                 () = stop.wait() => {}
             }
         }
@@ -125,6 +125,7 @@ impl Engine {
         let now = self.parts.store.now().await?;
         self.parts.clock.agree_with(now);
         self.load_apps(false).await?;
+        self.settle_up().await?;
 
         if rounds.is_away {
             rounds.back_at = Some(now);
@@ -176,7 +177,7 @@ impl Engine {
     async fn make_up(&self, counts: bool, stop: &Stop) -> Result<Report, StoreError> {
         let mut report = Report::default();
         for source in 0..self.parts.sources.len() {
-            for which in [Which::Due { window: self.parts.settings.window }, Which::Undated] {
+            for which in self.due_of(source) {
                 let order = Order { counts, only_untried: true, ..self.uncounted(source, which) };
                 self.pass(order, stop, &mut report, &|_| {}).await?;
             }
@@ -192,12 +193,17 @@ impl Engine {
         Ok(report)
     }
 
-    /// Makes the tries between runs: connections whose retry time has come. No failure of theirs counts.
+    /// Makes the tries between runs: connections whose retry time has come, and tokens that live too short to wait
+    /// for a run. No failure of theirs counts.
     async fn retry(&self, stop: &Stop) -> Result<(), StoreError> {
         let mut report = Report::default();
         for source in 0..self.parts.sources.len() {
-            let which = Which::Retry { ahead: perene_policy::due::LOOK_AHEAD.max(self.parts.settings.window) };
-            self.pass(self.uncounted(source, which), stop, &mut report, &|_| {}).await?;
+            // Tokens that live for an hour do not wait for the night.
+            let window = self.window_between_runs(source);
+            let soon = window.into_iter().flat_map(|window| [Which::Due { window }, Which::Undated]);
+            for which in soon.chain([self.retries()]) {
+                self.pass(self.uncounted(source, which), stop, &mut report, &|_| {}).await?;
+            }
         }
         if report.refreshed > 0 {
             tracing::info!(refreshed = report.refreshed, "refreshed between runs");
@@ -228,7 +234,7 @@ impl Engine {
             }
             for (source, grant) in places {
                 let grants = [grant];
-                for which in [Which::Due { window: self.parts.settings.window }, Which::Undated] {
+                for which in self.due_of(source) {
                     let order = Order { grants: &grants, ..self.uncounted(source, which) };
                     self.pass(order, stop, &mut report, &|_| {}).await?;
                 }
@@ -256,7 +262,7 @@ impl Engine {
         true
     }
 
-    fn uncounted<'a>(&self, source: usize, which: Which<'a>) -> Order<'a> {
+    pub(super) fn uncounted<'a>(&self, source: usize, which: Which<'a>) -> Order<'a> {
         Order {
             source,
             which,
@@ -268,6 +274,7 @@ impl Engine {
             rows_max: None,
             is_probe: false,
             from: None,
+            lasting: None,
         }
     }
 }

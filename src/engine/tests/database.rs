@@ -10,6 +10,7 @@ use futures_util::future::join;
 use crate::clock::Clock;
 use crate::engine::testing::{Reply, World, days, renew, seconds};
 use crate::engine::{RunError, RunKind, RunRequest, Stop, StopSource};
+use crate::journal::Journal;
 use crate::store::faulty::{Condition, Fault, FaultyStore};
 use crate::store::{Finding, FindingKind};
 
@@ -41,7 +42,7 @@ fn a_failure_whose_commit_was_not_answered_counts_once() {
 }
 
 #[test]
-fn a_database_that_stays_away_ends_the_run_with_an_error_and_leaves_it_open() {
+fn a_database_that_stays_away_ends_the_run_with_an_error_and_what_was_answered_is_stored_later() {
     let world = World::new();
     world.fleet(20, "IG");
     let faulty = FaultyStore::new(
@@ -56,7 +57,10 @@ fn a_database_that_stays_away_ends_the_run_with_an_error_and_leaves_it_open() {
     assert_eq!(world.script.drain(), 20);
     assert!(world.store.runs().iter().all(|run| run.finished_at.is_none()), "it is made again");
     world.clock.advance(seconds(60));
-    assert_eq!(world.night(&world.engine()).refreshed, 20);
+    assert_eq!(world.night(&world.engine()).due, 0, "the journal had all of them");
+    assert_eq!(world.script.drain(), 0, "nobody is asked twice");
+    assert!((1..=20).all(|id| world.token(id) == format!("IG-{id}+") && world.attempts(id) == 0));
+    assert!(world.journal.pending().is_empty());
 }
 
 #[test]

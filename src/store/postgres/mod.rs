@@ -15,6 +15,7 @@ mod flag;
 mod grants;
 mod guard;
 mod history;
+mod identity;
 mod mapped;
 mod memory;
 mod migrate;
@@ -145,6 +146,14 @@ impl Store for PostgresStore {
         self.repeat(STEP_TIMEOUT, || self.now_once()).await
     }
 
+    async fn identity(&self) -> Result<String, StoreError> {
+        self.repeat(STEP_TIMEOUT, || self.identity_once()).await
+    }
+
+    async fn incarnation(&self) -> Result<String, StoreError> {
+        self.repeat(STEP_TIMEOUT, || self.incarnation_once()).await
+    }
+
     async fn findings(&self) -> Result<Vec<Finding>, StoreError> {
         self.repeat(STEP_TIMEOUT, || self.findings_once()).await
     }
@@ -248,8 +257,13 @@ impl Store for PostgresStore {
         self.repeat(STEP_TIMEOUT, || self.recipient_once(source, user_id)).await
     }
 
-    async fn standing(&self, window: SignedDuration, soonest: usize, now: Timestamp) -> Result<Standing, StoreError> {
-        self.repeat(SCAN_TIMEOUT, || self.standing_once(window, soonest, now)).await
+    async fn standing(
+        &self,
+        windows: &[SignedDuration],
+        soonest: usize,
+        now: Timestamp,
+    ) -> Result<Standing, StoreError> {
+        self.repeat(SCAN_TIMEOUT, || self.standing_once(windows, soonest, now)).await
     }
 
     async fn find(&self, source: usize, id: &str) -> Result<Option<Connection>, StoreError> {
