@@ -39,6 +39,10 @@ pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(50);
 /// Leases are prolonged when this has passed since the last time.
 const BEAT: Duration = Duration::from_secs(5);
 
+/// Leases are prolonged also when nothing was written for so long: calls must not go on for long unnoticed when the
+/// database is away.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// Rows that are claimed at a time.
 const PAGE: usize = 500;
 
@@ -124,9 +128,10 @@ pub(super) struct Driver<'a> {
     is_exhausted: bool,
     is_napping: bool,
     is_saving: bool,
-    is_beating: bool,
     must_save: bool,
     last_beat: Duration,
+    /// When the database last took a write.
+    last_heard: Duration,
     page_count: usize,
 }
 
@@ -208,9 +213,9 @@ impl<'a> Driver<'a> {
             is_exhausted: false,
             is_napping: false,
             is_saving: false,
-            is_beating: false,
             must_save: false,
             last_beat: engine.parts.clock.monotonic(),
+            last_heard: engine.parts.clock.monotonic(),
             page_count: 0,
         }
     }
@@ -276,7 +281,7 @@ impl<'a> Driver<'a> {
                 self.commit_next();
             } else if !self.returned.is_empty() {
                 self.release();
-            } else if !self.is_beating && !self.is_done() {
+            } else if !self.outage.is_beating() && !self.is_done() {
                 self.extend();
             }
         }
@@ -294,6 +299,7 @@ impl<'a> Driver<'a> {
 
     /// Something failed: it is done again after a pause, if that can help; if not, the pass ends.
     pub(super) fn failed(&mut self, error: StoreError) {
+        self.report.had_outage = true;
         match self.outage.failed(error, self.engine.parts.clock.monotonic()) {
             Ok(Some(pause)) => {
                 let clock = &self.engine.parts.clock;
@@ -303,12 +309,15 @@ impl<'a> Driver<'a> {
                 }));
             }
             Ok(None) => {}
-            Err(error) => drop(self.fatal.get_or_insert(error)),
+            Err(error) => {
+                self.fatal.get_or_insert(error);
+            }
         }
     }
 
     /// The database took a write.
     fn passed(&mut self) {
+        self.last_heard = self.engine.parts.clock.monotonic();
         // What takes a lease may still refuse a commit: its disk is nearly full.
         if self.decided.is_empty() && self.outage.commits() == 0 {
             self.outage.passed(self.engine.parts.clock.monotonic());
@@ -509,7 +518,7 @@ impl<'a> Driver<'a> {
             }
             Work::Committed(commits, began, result) => self.committed(commits, began, result),
             Work::Beaten(result) => {
-                self.is_beating = false;
+                self.outage.set_beat(None);
                 match result {
                     Ok(_) => self.passed(),
                     Err(error) => self.failed(error),
@@ -973,14 +982,16 @@ impl<'a> Driver<'a> {
 
     fn beat(&mut self) {
         let monotonic = self.engine.parts.clock.monotonic();
-        if monotonic.saturating_sub(self.last_beat) >= BEAT && !self.is_beating && !self.works.is_empty() {
+        let is_due = monotonic.saturating_sub(self.last_beat) >= BEAT;
+        let is_quiet = monotonic.saturating_sub(self.last_heard) >= QUIET;
+        if (is_due || is_quiet) && !self.outage.is_beating() && !self.works.is_empty() {
             self.extend();
         }
     }
 
     fn extend(&mut self) {
         self.last_beat = self.engine.parts.clock.monotonic();
-        self.is_beating = true;
+        self.outage.set_beat(Some(self.last_beat));
         let engine = self.engine;
         self.works.push(Box::pin(async move {
             let until = later(engine.parts.clock.now(), LEASE);
