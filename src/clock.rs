@@ -18,6 +18,12 @@ pub trait Clock: Send + Sync + 'static {
     /// Returns when `duration` has passed.
     async fn sleep(&self, duration: Duration);
 
+    /// Rests for `duration` between two looks of a service. Whoever can tell that nothing becomes due before a later
+    /// instant may rest until then: looks in between would find nothing to do.
+    async fn rest(&self, duration: Duration) {
+        self.sleep(duration).await;
+    }
+
     /// A reading that only ever grows, for durations: the wall clock may jump.
     fn monotonic(&self) -> Duration;
 

@@ -8,8 +8,11 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+mod failpoint;
 pub mod journal;
 pub mod notify;
 pub mod provider;
+#[cfg(test)]
+mod simulate;
 pub mod store;
 pub mod telemetry;

@@ -41,6 +41,11 @@ impl Connection {
     pub fn memory_of_this_generation(&self) -> Option<&Memory> {
         self.memory.as_ref().filter(|memory| memory.generation == self.token.fingerprint())
     }
+
+    /// Whether it can be renewed after its expiry: a refresh token outlives the access token beside it.
+    pub const fn outlives_its_expiry(&self) -> bool {
+        self.refresh_token.is_some()
+    }
 }
 
 /// What Perene remembers of a connection, beside the app's row.
@@ -124,6 +129,17 @@ pub enum State {
     },
     /// The provider says that this token never expires.
     NeverExpires,
+    /// At a provider that punishes reuse: the token was sent, or was about to be, and what came of it is not
+    /// known. Written before the call, so that it holds also for a process that dies in it. The access token
+    /// goes on; the refresh token is sent once more, shortly before the end, and never again.
+    Uncertain {
+        /// When it was about to be sent.
+        sent_at: Timestamp,
+        /// Why nothing is known, as a fixed word.
+        reason: String,
+        /// Whether this was the one further try.
+        is_last: bool,
+    },
 }
 
 impl State {
@@ -136,6 +152,7 @@ impl State {
             Self::NotExtended => "not_extended",
             Self::Waiting { .. } => "waiting",
             Self::NeverExpires => "never_expires",
+            Self::Uncertain { .. } => "uncertain",
         }
     }
 }

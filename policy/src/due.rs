@@ -4,6 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::answer::plausible;
 use crate::connection::Connection;
+use crate::grant::Grant;
+use crate::secret::Secret;
+use crate::settings::Settings;
 
 /// Instagram and Threads refuse to renew a token under this age.
 /// <https://developers.facebook.com/docs/instagram-platform/reference/refresh_access_token>
@@ -15,9 +18,24 @@ const LIFE_LEFT_OF_THE_YOUNG: SignedDuration = SignedDuration::from_hours(59 * 2
 /// A token whose last refresh did not move its expiry is looked at from this far ahead on.
 pub const LOOK_AHEAD: SignedDuration = SignedDuration::from_hours(14 * 24);
 
+/// So long after the expiry of its access token a connection with a refresh token is still sent: nothing tells when
+/// the refresh token dies, most live for weeks or longer without use, and after downtime that lasted longer than
+/// the access tokens it is all that is left.
+pub const OVERDUE: SignedDuration = SignedDuration::from_hours(30 * 24);
+
 /// Whether a token is due: `now < expires_at < now + window`, and no retry time in the future.
 pub fn is_due(expires_at: Timestamp, next_try_at: Option<Timestamp>, now: Timestamp, window: SignedDuration) -> bool {
     now < expires_at && within(expires_at, now, window) && next_try_at.is_none_or(|at| at <= now)
+}
+
+/// The window of one connection, where its row tells how long the token lives: see [`Settings::for_life`].
+pub fn settings_of(connection: &Connection, settings: Settings) -> Settings {
+    match (connection.grant, connection.refreshed_at, connection.expires_at) {
+        (Grant::Oauth2, Some(refreshed_at), Some(expires_at)) => {
+            settings.for_life(expires_at.duration_since(refreshed_at))
+        }
+        _ => settings,
+    }
 }
 
 /// Whether `instant` lies before `now + span`; saturating, so that no date in a row can make it fail.
@@ -30,7 +48,13 @@ pub fn unsendable(connection: &Connection) -> Option<&'static str> {
     if connection.token_bytes > crate::connection::TOKEN_BYTES_MAX {
         return Some("token_too_long");
     }
-    plausible(connection.token.expose()).err()
+    let refresh_token = connection.refresh_token.as_ref().map(Secret::expose);
+    match refresh_token {
+        Some("") => Some("no_refresh_token"),
+        Some(token) if token.len() > crate::connection::TOKEN_BYTES_MAX => Some("token_too_long"),
+        Some(token) => plausible(token).err(),
+        None => plausible(connection.token.expose()).err(),
+    }
 }
 
 /// Until when the token is too young to be sent, by what Perene itself knows: it refreshed the token, or
@@ -58,7 +82,6 @@ pub fn too_young_until(connection: &Connection, now: Timestamp) -> Option<Timest
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Grant;
     use crate::testing::{connection, hours, instant};
 
     #[test]

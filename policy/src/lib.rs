@@ -10,6 +10,7 @@
 //! 2. [`Exchange`] says which call comes next: the refresh, a quick further try, a second look, or none.
 //! 3. [`answer`] reads what came back: [`answer::judge`] finds the first rule that fits.
 //! 4. [`decide()`] turns the conclusion into what is written, remembered and told.
+//! 5. [`replay()`] says what becomes of an answer that could not be written when it came.
 //!
 //! Above single connections stand [`app`] (what is known of one app at a provider: its limits, its circuit,
 //! its breadth brake) and [`schedule`] (when a run starts).
@@ -24,6 +25,7 @@ pub mod exchange;
 pub mod grant;
 pub mod outcome;
 pub mod redact;
+pub mod replay;
 pub mod schedule;
 pub mod secret;
 pub mod settings;
@@ -35,10 +37,11 @@ mod testing;
 pub use answer::{Answer, NoAnswer, Verdict};
 pub use connection::{Connection, Incident, Memory, State};
 pub use decide::{
-    Attempts, Context, Decision, ErrorText, Event, EventKind, Notice, NoticeKind, RowWrite, decide, reconcile,
+    Attempts, Context, Decision, ErrorText, Event, EventKind, Notice, NoticeKind, RowWrite, decide, intent, reconcile,
 };
 pub use exchange::{Call, Conclusion, Endpoint, Exchange, Step, Terms};
 pub use grant::{Class, Grant};
 pub use outcome::{Counted, Outcome, Scope};
+pub use replay::{KeptAnswer, Replay, replay};
 pub use secret::{Fingerprint, Secret};
 pub use settings::Settings;

@@ -60,6 +60,8 @@ pub enum Command {
     Status(Status),
     /// Say what a provider's answer means (its body on standard input)
     Explain(Explain),
+    /// Print a token of a connection, refreshed first if it does not live long enough
+    Token(Token),
     /// Serve the simulated Meta
     Sandbox(Sandbox),
 }
@@ -107,6 +109,18 @@ pub struct Refresh {
     /// The report.
     #[command(flatten)]
     pub report: Report,
+}
+
+/// `perene token`
+#[derive(Debug, Args)]
+#[command(after_help = "Example: perene token 17 --min-life 30m")]
+pub struct Token {
+    /// The connection (`TABLE:ID` where several tables are mapped)
+    #[arg(value_parser = id)]
+    pub id: String,
+    /// How long it must live at least, such as 10m or 1h
+    #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration::parse)]
+    pub min_life: SignedDuration,
 }
 
 /// `perene migrate`

@@ -2,29 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use perene_policy::Class;
 use perene_policy::schedule::Schedule;
 
 use super::failure::Failure;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{App, Config, DatabaseUrl, META, Oauth2};
 use crate::engine::{Engine, Parts};
+use crate::journal::Folders;
 use crate::notify::{Channel, Email, MailSettings, Webhook, WebhookSettings};
 use crate::provider::Provider;
 use crate::provider::meta::{Meta, MetaApp};
 use crate::provider::oauth2::{Oauth2App, Oauth2Provider};
-use crate::store::Store;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
 
 /// Opens the database. An SQLite file that is not there is made only by a command that makes tables.
 pub(super) async fn store(
     config: &Config,
     clock: &Arc<dyn Clock>,
     may_create: bool,
-) -> Result<Arc<dyn Store>, Failure> {
+) -> Result<Arc<dyn Store>, StoreError> {
     let sources = config.sources.clone();
     Ok(match &config.database.url {
         DatabaseUrl::Postgres(url) => Arc::new(PostgresStore::connect(url, sources).await?),
@@ -51,7 +50,32 @@ pub(super) fn engine(config: &Config, store: Arc<dyn Store>, clock: Arc<dyn Cloc
         schedule,
         concurrency: config.refresh.concurrency,
         channels: channels(config)?,
+        journal: None,
+        new_id: Arc::new(uuid::Uuid::new_v4),
     }))
+}
+
+/// Has the engine keep answers in a journal of this database, once Perene's own tables are there. Where none can be
+/// had, only a provider that punishes reuse is a reason not to go on.
+pub(super) async fn journal(config: &Config, engine: &Engine) -> Result<(), Failure> {
+    engine.store().prepare().await?;
+    let database = engine.store().identity().await?;
+    let opened = match config.journal.folder_for(&config.database.url) {
+        Some(folder) => {
+            Folders::of(&folder, &database, config.journal.key.clone()).take().map_err(|error| error.to_string())
+        }
+        None => Err("no folder is known for it: set `journal.folder`".to_owned()),
+    };
+    match opened {
+        Ok(journal) => engine.keep_answers_in(Arc::new(journal)),
+        Err(error) if engine.needs_journal() => {
+            return Err(Failure::could_not_work(format!(
+                "{error}; without a journal nothing can be sent to a provider of class `strict`"
+            )));
+        }
+        Err(error) => tracing::warn!("{error}; answers are not kept while the database is away"),
+    }
+    Ok(())
 }
 
 /// A run needs an app: without one there is nothing to refresh with.
@@ -77,16 +101,7 @@ fn providers(config: &Config) -> Result<BTreeMap<String, Arc<dyn Provider>>, Fai
     Ok(providers)
 }
 
-/// A strict provider punishes a token that is sent twice. Until what is in flight survives a crash, such a
-/// token is not sent at all: refusing to start loses nothing.
 fn oauth2(known: &Oauth2, connections: usize) -> Result<Oauth2Provider, Failure> {
-    if known.class == Class::Strict {
-        return Err(Failure::wrong_use(format!(
-            "provider `{}` is of class `strict`, which this version of perene cannot refresh safely yet; if the provider \
-             leaves the old token valid for a while, set `providers.{}.class` to `grace`",
-            known.name, known.name
-        )));
-    }
     let definition = known.definition;
     let headers = definition.map_or(&[][..], |definition| definition.headers);
     let app = Oauth2App {
@@ -100,7 +115,7 @@ fn oauth2(known: &Oauth2, connections: usize) -> Result<Oauth2Provider, Failure>
         scope: known.scope.clone(),
         extra: known.extra.clone(),
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        usual_life: definition.map(|definition| Duration::from_secs(definition.usual_life_s.into())),
+        usual_life: known.usual_life(),
     };
     Oauth2Provider::new(app, connections).map_err(|error| Failure::could_not_work(error.to_string()))
 }

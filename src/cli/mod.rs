@@ -16,6 +16,7 @@ mod sandbox;
 mod signal;
 mod status;
 mod table;
+mod token;
 
 use args::{Cli, Command, Global};
 use exit::Exit;
@@ -33,6 +34,7 @@ pub async fn execute(cli: Cli) -> Exit {
         Command::Migrate(args) => migrate::migrate(&args, &cli.global).await,
         Command::Status(args) => status::status(&args, &cli.global).await,
         Command::Explain(args) => explain::explain(&args),
+        Command::Token(args) => token::token(&args, &cli.global).await,
         Command::Sandbox(args) => sandbox::sandbox(&args, &cli.global).await,
     };
     result.unwrap_or_else(|failure| {

@@ -2,14 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::app::Permission;
-use perene_policy::{Connection, Grant, Outcome, State, due};
+use perene_policy::{Connection, Grant, Outcome, Settings, State, due};
 use serde_json::{Value, json};
 
 use super::args::{Format, Global, Status};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::{assemble, ids, load, out, table};
-use crate::config::{META, Source};
+use crate::config::{Config, META, Oauth2, Source};
 use crate::store::{Claim, HistoryLine, Standing, Store, StoredAlarm, Which};
 
 /// How many of the next to expire are shown.
@@ -25,8 +25,9 @@ pub(super) async fn status(args: &Status, global: &Global) -> Result<Exit, Failu
     let now = store.now().await?;
     let text = match &args.id {
         None => {
-            let mut standing = store.standing(config.refresh.window, SOONEST, now).await?;
-            count_limited(store.as_ref(), &config.sources, config.refresh.window, now, &mut standing).await?;
+            let windows = windows(store.as_ref(), &config).await?;
+            let mut standing = store.standing(&windows, SOONEST, now).await?;
+            count_limited(store.as_ref(), &config.sources, &windows, now, &mut standing).await?;
             let alarms = store.alarms().await?;
             match args.report.format {
                 Format::Json => fleet_json(&standing, &alarms, &config.sources).to_string(),
@@ -38,7 +39,9 @@ pub(super) async fn status(args: &Status, global: &Global) -> Result<Exit, Failu
             let found = store.find(source, &id).await?;
             let connection = found.ok_or_else(|| Failure::wrong_use(format!("connection `{text}` not found")))?;
             let history = store.history(source, &id, HISTORY).await?;
-            let state = state_of(&connection, config.refresh.window, now);
+            let window = windows(store.as_ref(), &config).await?[source];
+            let settings = Settings { window, ..config.refresh.settings() };
+            let state = state_of(&connection, due::settings_of(&connection, settings).window, now);
             match args.report.format {
                 Format::Json => one_json(&connection, state, &history).to_string(),
                 Format::Text => one_text(&connection, state, &history, now),
@@ -50,11 +53,28 @@ pub(super) async fn status(args: &Status, global: &Global) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
+/// How long before its expiry a token of each source is due: of those that live hours, the last third of their life,
+/// as the provider told it last or is known for.
+async fn windows(store: &dyn Store, config: &Config) -> Result<Vec<SignedDuration>, Failure> {
+    let mut windows = Vec::with_capacity(config.sources.len());
+    for source in &config.sources {
+        let settings = config.refresh.settings();
+        let known = config.providers.oauth2.get(&source.provider);
+        let told = match known {
+            Some(known) => store.app(&known.name).await?.and_then(|(_, app)| app.life),
+            None => None,
+        };
+        let life = told.or_else(|| known.and_then(Oauth2::usual_life));
+        windows.push(life.map_or(settings, |life| settings.for_life(life)).window);
+    }
+    Ok(windows)
+}
+
 /// What would be due, but for a limit on its app, is counted as limited.
 pub(super) async fn count_limited(
     store: &dyn Store,
     sources: &[Source],
-    window: SignedDuration,
+    windows: &[SignedDuration],
     now: Timestamp,
     standing: &mut Standing,
 ) -> Result<(), Failure> {
@@ -68,7 +88,7 @@ pub(super) async fn count_limited(
             }
             let due = Claim {
                 source,
-                which: Which::Due { window },
+                which: Which::Due { window: windows[source.min(windows.len() - 1)] },
                 grants: &[*grant],
                 holder: "",
                 fence: uuid::Uuid::nil(),
@@ -76,6 +96,7 @@ pub(super) async fn count_limited(
                 until: now,
                 after: None,
                 limit: 1,
+                overdue: SignedDuration::ZERO,
             };
             let waiting = store.count(&due).await?.min(standing.due);
             standing.due -= waiting;
@@ -154,6 +175,7 @@ fn state_of(connection: &Connection, window: SignedDuration, now: Timestamp) -> 
         Some(State::Waiting { outcome: Outcome::RateLimited, .. }) => "limited",
         Some(State::Waiting { .. }) => "waiting",
         Some(State::NeverExpires) => "never_expires",
+        Some(State::Uncertain { .. }) => "uncertain",
         Some(State::Healthy) | None => match connection.expires_at {
             Some(at) if due::within(at, now, window) => "due",
             Some(_) => "healthy",
@@ -173,6 +195,9 @@ fn meaning(state: &str) -> &'static str {
         "not_extended" => "the token works, but the provider does not extend it: only the customer's own login does",
         "limited" => "the provider asked for a pause",
         "waiting" => "it is not its time yet; nothing is wrong with the customer's account",
+        "uncertain" => {
+            "the token was sent and its answer was lost: the access token goes on, one last try follows before it ends"
+        }
         "never_expires" => "the provider says that this token never expires",
         "due" => "it is refreshed by the next run",
         _ => "nothing to do",

@@ -86,6 +86,8 @@ pub const KEYS: &[Key] = &[
     key("webhook.allow_private", Kind::Boolean).or("false"),
     key("alarm.slack_url", Kind::Secret),
     key("alarm.email", Kind::Text),
+    key("journal.folder", Kind::Text),
+    key("journal.key", Kind::Secret),
     key("log.level", Kind::Text).or("info"),
     key("log.format", Kind::Text).or("text"),
 ];

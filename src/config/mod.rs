@@ -25,6 +25,7 @@ mod database;
 pub mod duration;
 mod error;
 mod found;
+mod journal;
 pub mod keys;
 mod layer;
 mod log;
@@ -39,6 +40,7 @@ mod webhook;
 pub use alarm::Alarm;
 pub use database::{Database, DatabaseUrl};
 pub use error::ConfigError;
+pub use journal::Journal;
 pub use layer::{Environment, environment};
 pub use log::{Level, Log, LogFormat};
 pub use mail::{Locale, Mail, Reconnect};
@@ -69,6 +71,8 @@ pub struct Config {
     pub webhook: Option<Webhook>,
     /// Where the operator hears of trouble.
     pub alarm: Alarm,
+    /// Where answers are kept until the database has confirmed them.
+    pub journal: Journal,
     /// How much is logged, and in which shape.
     pub log: Log,
     /// The mapped tables, at least one.
@@ -115,6 +119,7 @@ impl Config {
         let (mail, reconnect) = mail::read(found);
         let webhook = webhook::read(found);
         let alarm = alarm::read(found);
+        let journal = journal::read(found, env);
         let log = log::read(found, overrides.log_level, env);
         let sources = mapping::read(found, &provider::names(found));
         Some(Self {
@@ -126,6 +131,7 @@ impl Config {
             reconnect,
             webhook,
             alarm,
+            journal,
             log: log?,
             sources,
         })

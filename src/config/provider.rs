@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
 use perene_policy::{Class, Secret};
 use url::Url;
 use url::form_urlencoded;
@@ -88,6 +89,13 @@ pub struct Oauth2 {
     pub scope: Option<String>,
     /// Key `extra`: further fields of the form.
     pub extra: Vec<(String, String)>,
+}
+
+impl Oauth2 {
+    /// How long an access token of a known provider usually lives.
+    pub fn usual_life(&self) -> Option<SignedDuration> {
+        self.definition.map(|definition| SignedDuration::from_secs(definition.usual_life_s.into()))
+    }
 }
 
 pub(super) fn read(found: &Found<'_>) -> Option<Providers> {

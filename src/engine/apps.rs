@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use perene_policy::answer::Usage;
 use perene_policy::app::{Alarm, App, CIRCUIT_CONNECTIONS, HoldKind, Permission, Sighting};
 use perene_policy::{Outcome, Secret};
 
@@ -113,6 +114,11 @@ impl Apps {
         }
     }
 
+    /// Notes how full the limits are, before it is known what the answer comes to.
+    pub(crate) fn read_usage(&self, name: &str, usage: &Usage, now: Timestamp) {
+        self.change(name, |app| app.read_usage(usage, now));
+    }
+
     pub(crate) fn learn(&self, name: &str, sighting: Sighting, now: Timestamp) {
         if let Some(known) = self.lock().get_mut(name) {
             known.learn(sighting, now);
@@ -141,6 +147,11 @@ impl Apps {
 
     pub(crate) fn has_backlog(&self, name: &str) -> bool {
         self.lock().get(name).is_some_and(|known| known.app.has_backlog)
+    }
+
+    /// How long the tokens live that the app issues, as it was last told.
+    pub(crate) fn life(&self, name: &str) -> Option<jiff::SignedDuration> {
+        self.lock().get(name).and_then(|known| known.app.life)
     }
 
     pub(crate) fn last_probed(&self, name: &str) -> Option<Cursor> {

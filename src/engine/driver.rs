@@ -9,21 +9,28 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind, Verdict};
 use perene_policy::app::{Alarm, Permission, Sighting};
 use perene_policy::{
-    Call, Conclusion, Connection, Context, Counted, Decision, Exchange, Grant, Outcome, Scope, Step, Terms, decide,
+    Call, Class, Conclusion, Connection, Context, Counted, Decision, Exchange, Grant, Outcome, Scope, Step, Terms,
+    decide,
 };
 use uuid::Uuid;
 
+use super::intent::NoIntent;
+use super::ledger::Place;
+use super::outage::Outage;
 use super::report::{Report, Trouble};
 use super::{Engine, Stop, outbox};
+use crate::failpoint::fail_at;
+use crate::journal::{Entry, JournalError};
 use crate::store::{Claim, Claimed, Commit, Committed, Cursor, Guard, Lease, StoreError, Which};
 
 /// A lease outlives the longest call (30 s) by a wide margin, and a killed replica's leases are taken over
@@ -39,8 +46,12 @@ const PAGE: usize = 500;
 /// Rows that are committed at a time.
 const BATCH: usize = 250;
 
-/// A commit that fails for a passing reason is tried this often, after 1, 2, 4 … seconds.
-const COMMITS_MAX: u32 = 5;
+/// No call is begun while so many results wait to be written: the database is slower than the provider.
+const UNWRITTEN_MAX: usize = 8 * BATCH;
+
+/// A call that still hangs so long after the stop was asked for is given up, as its deadline would have done a
+/// moment later: what the others brought must still be written before the time to stop is over.
+const LAST_CALL: Duration = Duration::from_millis(29_300);
 
 /// What a pass is to do.
 #[derive(Debug, Clone, Copy)]
@@ -62,34 +73,47 @@ pub(super) struct Order<'a> {
     pub(super) is_probe: bool,
     /// Behind which row to begin.
     pub(super) from: Option<&'a Cursor>,
+    /// Of named rows, those whose token lives at least this long are given back unsent: somebody asked for a token,
+    /// and another has just refreshed it.
+    pub(super) lasting: Option<SignedDuration>,
 }
 
 /// Where a pass ended for grants whose app could not be called any more.
 pub(super) type Closed = BTreeMap<Grant, Option<Cursor>>;
 
 pub(super) struct Driver<'a> {
-    engine: &'a Engine,
-    order: Order<'a>,
-    fence: Uuid,
+    pub(super) engine: &'a Engine,
+    pub(super) order: Order<'a>,
+    pub(super) fence: Uuid,
     stop: Stop,
     report: &'a mut Report,
     progress: &'a (dyn Fn(&Report) + Sync),
 
-    works: FuturesUnordered<BoxFuture<'a, Work>>,
+    pub(super) works: FuturesUnordered<BoxFuture<'a, Work>>,
     /// Claimed, not begun, by grant.
     fresh: BTreeMap<Grant, VecDeque<(usize, Connection)>>,
     /// Calls whose time has come.
     ready: VecDeque<Box<InFlight>>,
     pages: BTreeMap<usize, Page>,
+    /// Their token is about to be sent to a provider that punishes reuse.
+    pub(super) intending: Vec<InFlight>,
+    pub(super) is_intending: bool,
+    /// What is kept in the journal and not committed yet, by the connection's key.
+    journalled: BTreeMap<String, Place>,
     /// Decided, not committed.
     decided: Vec<Commit>,
+    /// Leases to be given back.
+    returned: Vec<String>,
+    outage: Outage,
+    /// What ends the pass once everything that is in flight is written.
+    fatal: Option<StoreError>,
     /// The earliest start of the next call, by grant: the app's pace.
     next_start: BTreeMap<Grant, Timestamp>,
     /// Rows that a pass over all live ones has had: it goes by expiry, and meets what it moved ahead again.
     had: BTreeSet<String>,
     /// Refused by the database: counted as failures when the pass is over.
     refused: Vec<(String, String)>,
-    calling: usize,
+    pub(super) calling: usize,
     waiting: BTreeMap<Grant, usize>,
     cursor: Option<Cursor>,
     /// Grants whose app cannot be called any more.
@@ -101,15 +125,16 @@ pub(super) struct Driver<'a> {
     is_exhausted: bool,
     is_napping: bool,
     is_saving: bool,
+    is_beating: bool,
     must_save: bool,
     last_beat: Duration,
     page_count: usize,
 }
 
-struct InFlight {
-    page: usize,
-    connection: Connection,
-    exchange: Exchange,
+pub(super) struct InFlight {
+    pub(super) page: usize,
+    pub(super) connection: Connection,
+    pub(super) exchange: Exchange,
     call: Call,
     /// What the call before was answered.
     verdict: Option<Verdict>,
@@ -121,12 +146,22 @@ struct Page {
     concluded: Vec<(Connection, Conclusion)>,
 }
 
-enum Work {
+pub(super) enum Work {
     Claimed(Vec<Grant>, Result<Claimed, StoreError>),
+    /// What is about to be sent is written down, or is not.
+    Intended(Vec<InFlight>, Timestamp, Result<Vec<Committed>, NoIntent>),
     Called(Box<InFlight>, Timestamp, Result<Answer, NoAnswer>),
+    /// An answer that brought a token is on disk.
+    Journalled(Box<InFlight>, Box<Verdict>, Timestamp, Result<Option<Place>, JournalError>),
+    /// A refusal has had its time to be overtaken.
+    Settled(Box<InFlight>, Box<Conclusion>),
     Waited(Box<InFlight>),
-    Committed(Vec<Commit>, Result<Vec<Committed>, StoreError>),
+    /// With the time at which the commit began.
+    Committed(Vec<Commit>, Duration, Result<Vec<Committed>, StoreError>),
     Beaten(Result<u64, StoreError>),
+    Released(Vec<String>, Result<(), StoreError>),
+    /// The database has been left alone for a while.
+    Rested,
     /// What was learnt of the apps is saved.
     Saved(Result<(), StoreError>),
     /// The app itself was asked.
@@ -146,7 +181,7 @@ impl<'a> Driver<'a> {
         Self {
             engine,
             order,
-            fence: Uuid::new_v4(),
+            fence: engine.fence(),
             stop,
             report,
             progress,
@@ -154,7 +189,13 @@ impl<'a> Driver<'a> {
             fresh: BTreeMap::new(),
             ready: VecDeque::new(),
             pages: BTreeMap::new(),
+            intending: Vec::new(),
+            is_intending: false,
+            journalled: BTreeMap::new(),
             decided: Vec::new(),
+            returned: Vec::new(),
+            outage: Outage::default(),
+            fatal: None,
             next_start: BTreeMap::new(),
             had: BTreeSet::new(),
             refused: Vec::new(),
@@ -168,6 +209,7 @@ impl<'a> Driver<'a> {
             is_exhausted: false,
             is_napping: false,
             is_saving: false,
+            is_beating: false,
             must_save: false,
             last_beat: engine.parts.clock.monotonic(),
             page_count: 0,
@@ -182,6 +224,7 @@ impl<'a> Driver<'a> {
             let held = self.held();
             // They may hold the connections that giving back needs.
             self.works.clear();
+            self.engine.ledger.let_go(std::mem::take(&mut self.journalled).into_values());
             // The database is in trouble: should this fail too, the leases lapse by themselves.
             let _ = self.engine.parts.store.release(&held).await;
         }
@@ -192,31 +235,98 @@ impl<'a> Driver<'a> {
         Ok(reached)
     }
 
-    /// Awaits nothing but the set: a future that is not polled may hold the connection to the database for
-    /// which another one waits.
+    /// Awaits nothing but the set, and the stop: a future that is not polled may hold the connection to the
+    /// database for which another one waits.
     async fn drive_to_end(&mut self) -> Result<(), StoreError> {
         loop {
-            if self.stop.is_set() {
-                self.report.was_interrupted |= !self.is_exhausted || !self.fresh.is_empty();
+            if self.stop.is_set() || self.fatal.is_some() {
+                self.report.was_interrupted |= !self.is_exhausted || self.has_fresh();
                 self.is_exhausted = true;
                 self.give_back_fresh();
             }
             self.admit();
+            self.write_intents();
             // After admitting: what cannot be sent is concluded at once, and may complete a page.
             self.close_pages();
+            self.write();
+            let work = if self.stop.is_set() {
+                self.works.next().await
+            } else {
+                let mut stop = self.stop.clone();
+                match select(self.works.next(), pin!(stop.wait())).await {
+                    Either::Left((work, _)) => work,
+                    Either::Right(_) => continue,
+                }
+            };
+            let Some(work) = work else { return self.fatal.take().map_or(Ok(()), Err) };
+            self.take(work);
+        }
+    }
+
+    /// Begins what the database is to do. While it fails, that is one thing at a time, and always a write: the
+    /// next commit if there is one, for its success alone shows that commits are taken again.
+    fn write(&mut self) {
+        if !self.outage.is_on() {
             self.claim_more();
             self.commit_some();
+            self.release();
             self.save();
             self.beat();
-            let Some(work) = self.works.next().await else { return Ok(()) };
-            self.take(work)?;
+        } else if !self.outage.is_resting() && self.outage.commits() == 0 && self.fatal.is_none() {
+            if !self.decided.is_empty() {
+                self.commit_next();
+            } else if !self.returned.is_empty() {
+                self.release();
+            } else if !self.is_beating && !self.is_done() {
+                self.extend();
+            }
+        }
+    }
+
+    /// Whether nothing is left for which the database is needed.
+    fn is_done(&self) -> bool {
+        self.is_exhausted && self.calling == 0 && !self.has_fresh() && self.pages.is_empty() && !self.must_save
+    }
+
+    /// Whether something is claimed that is not begun.
+    fn has_fresh(&self) -> bool {
+        self.fresh.values().any(|waiting| !waiting.is_empty())
+    }
+
+    /// Something failed: it is done again after a pause, if that can help; if not, the pass ends.
+    pub(super) fn failed(&mut self, error: StoreError) {
+        match self.outage.failed(error, self.engine.parts.clock.monotonic()) {
+            Ok(Some(pause)) => {
+                let clock = &self.engine.parts.clock;
+                self.works.push(Box::pin(async move {
+                    clock.sleep(pause).await;
+                    Work::Rested
+                }));
+            }
+            Ok(None) => {}
+            Err(error) => drop(self.fatal.get_or_insert(error)),
+        }
+    }
+
+    /// The database took a write.
+    fn passed(&mut self) {
+        // What takes a lease may still refuse a commit: its disk is nearly full.
+        if self.decided.is_empty() && self.outage.commits() == 0 {
+            self.outage.passed(self.engine.parts.clock.monotonic());
         }
     }
 
     /// Begins calls while there is room: first those whose turn has come, then fresh connections, of the
     /// grant whose next one expires soonest.
+    ///
+    /// Begins none while what it brings could not be written.
     fn admit(&mut self) {
         while self.calling < self.engine.parts.concurrency {
+            let unwritten = self.decided.len() + self.outage.commits() * BATCH;
+            let may_call = unwritten < UNWRITTEN_MAX && self.outage.allows_calls(self.engine.parts.clock.monotonic());
+            if !may_call && !self.stop.is_set() {
+                return;
+            }
             if let Some(in_flight) = self.ready.pop_front() {
                 self.go_on(in_flight);
             } else if let Some(grant) = self.admissible() {
@@ -272,13 +382,26 @@ impl<'a> Driver<'a> {
     fn begin(&mut self, grant: Grant) {
         let Some((page, connection)) = self.fresh.get_mut(&grant).and_then(VecDeque::pop_front) else { return };
         let now = self.now();
+        let source = self.order.source;
+        let provider = self.engine.provider(source);
         let terms = Terms {
-            class: self.engine.provider(self.order.source).class(),
-            window: self.engine.parts.settings.window,
+            class: provider.class(),
+            window: perene_policy::due::settings_of(&connection, self.engine.settings(source)).window,
             insist: self.order.insist,
             looks_after: matches!(self.order.which, Which::Retry { .. }),
+            usual_life: provider.usual_life(),
+            needs_refresh_token: self.engine.has_refresh_tokens(source),
         };
-        let (exchange, step) = Exchange::begin(&connection, terms, now);
+        let table = self.engine.parts.sources[source].table.to_string();
+        let (exchange, step) = if self.engine.ledger.has_answer_to(&table, &connection) {
+            // It is spent: what came of it is in the journal, and the database has lost it or not got it yet.
+            self.engine.ledger.reopen(&table, &connection.id);
+            let kept_back = Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, "answer_kept") };
+            (None, Step::Conclude(kept_back))
+        } else {
+            let (exchange, step) = Exchange::begin(&connection, terms, now);
+            (Some(exchange), step)
+        };
         if let Some(name) = self.app_name(grant)
             && let Permission::Go(spacing) = self.engine.apps.permission(&name, now)
             && spacing.is_positive()
@@ -286,12 +409,26 @@ impl<'a> Driver<'a> {
         {
             self.next_start.insert(grant, later(now, spacing));
         }
-        match step {
-            Step::Call(call) => {
-                self.call(Box::new(InFlight { page, connection, exchange, call, verdict: None }));
+        match (step, exchange) {
+            (Step::Call(call), Some(exchange)) => {
+                let in_flight = InFlight { page, connection, exchange, call, verdict: None };
+                if terms.class == Class::Strict {
+                    self.calling += 1;
+                    self.intending.push(in_flight);
+                } else {
+                    self.call(Box::new(in_flight));
+                }
             }
-            Step::Conclude(conclusion) => self.conclude(page, connection, conclusion),
+            (Step::Call(_), None) => unreachable!("without an exchange nothing is called"),
+            (Step::Conclude(conclusion), _) => self.conclude(page, connection, conclusion),
         }
+    }
+
+    /// Whether what was about to be called when its intent was written may still be.
+    pub(super) fn may_still_be_called(&self, in_flight: &InFlight) -> bool {
+        let name = self.app_name(in_flight.connection.grant).unwrap_or_default();
+        let permission = self.engine.apps.permission(&name, self.now());
+        !self.stop.is_set() && (self.order.is_probe || matches!(permission, Permission::Go(_)))
     }
 
     /// Makes the next call for a connection, unless its app may no longer be called: calling while limited
@@ -300,7 +437,7 @@ impl<'a> Driver<'a> {
         let name = self.app_name(in_flight.connection.grant).unwrap_or_default();
         let may_be_called = matches!(self.engine.apps.permission(&name, self.now()), Permission::Go(_));
         match in_flight.verdict.take() {
-            Some(verdict) if !may_be_called && !self.order.is_probe => {
+            Some(verdict) if self.stop.is_set() || (!may_be_called && !self.order.is_probe) => {
                 let conclusion = in_flight.exchange.give_up(verdict);
                 self.conclude(in_flight.page, in_flight.connection, conclusion);
             }
@@ -308,54 +445,98 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn call(&mut self, in_flight: Box<InFlight>) {
+    pub(super) fn call(&mut self, in_flight: Box<InFlight>) {
         self.calling += 1;
         let sent_at = self.now();
         let provider = self.engine.provider(self.order.source);
+        let (clock, mut stop) = (&self.engine.parts.clock, self.stop.clone());
         self.works.push(Box::pin(async move {
+            let lost = |text: &str| Err(NoAnswer { kind: NoAnswerKind::Lost, text: text.to_owned() });
             let call = &in_flight.call;
+            fail_at("before_call");
             let answer = AssertUnwindSafe(provider.call(in_flight.connection.grant, call.endpoint, &call.token));
             // A bug that one answer brings to light must not end the run of all the others.
-            let answer = answer.catch_unwind().await.unwrap_or_else(|_| {
-                Err(NoAnswer {
-                    kind: NoAnswerKind::Lost,
-                    text: "reading the answer failed: this is a bug in perene".to_owned(),
-                })
-            });
+            let answer = answer.catch_unwind();
+            let too_late = async {
+                stop.wait().await;
+                clock.sleep(LAST_CALL).await;
+            };
+            let answer = match select(pin!(answer), pin!(too_late)).await {
+                Either::Left((answer, _)) => {
+                    answer.unwrap_or_else(|_| lost("reading the answer failed: this is a bug in perene"))
+                }
+                Either::Right(_) => lost("no complete answer before perene had to stop"),
+            };
+            fail_at("after_call");
             Work::Called(in_flight, sent_at, answer)
         }));
     }
 
-    fn take(&mut self, work: Work) -> Result<(), StoreError> {
+    fn take(&mut self, work: Work) {
         match work {
-            Work::Claimed(grants, claimed) => self.claimed(&grants, claimed?),
+            Work::Claimed(grants, claimed) => {
+                self.is_claiming = false;
+                match claimed {
+                    Ok(claimed) => {
+                        self.passed();
+                        self.claimed(&grants, claimed);
+                    }
+                    Err(error) => self.failed(error),
+                }
+            }
             Work::Called(in_flight, sent_at, result) => {
                 self.calling -= 1;
                 self.called(in_flight, sent_at, result);
             }
             Work::Waited(in_flight) => {
-                if let Some(waiting) = self.waiting.get_mut(&in_flight.connection.grant) {
-                    *waiting -= 1;
-                }
+                self.waits_no_more(&in_flight);
                 self.ready.push_back(in_flight);
             }
-            Work::Committed(commits, result) => self.committed(commits, result)?,
+            Work::Intended(batch, sent_at, written) => self.intended(batch, sent_at, written),
+            Work::Journalled(in_flight, verdict, sent_at, written) => {
+                self.waits_no_more(&in_flight);
+                match written {
+                    Ok(place) => {
+                        self.journalled.extend(place.map(|place| (in_flight.connection.id.clone(), place)));
+                    }
+                    // It is only here now: the sooner it is in the database, the better.
+                    Err(error) => tracing::error!(id = in_flight.connection.id, "an answer could not be kept: {error}"),
+                }
+                self.answered(in_flight, *verdict, sent_at);
+            }
+            Work::Settled(in_flight, conclusion) => {
+                self.waits_no_more(&in_flight);
+                self.conclude(in_flight.page, in_flight.connection, *conclusion);
+            }
+            Work::Committed(commits, began, result) => self.committed(commits, began, result),
             Work::Beaten(result) => {
-                if let Err(error) = result {
-                    tracing::warn!("leases could not be prolonged: {error}");
+                self.is_beating = false;
+                match result {
+                    Ok(_) => self.passed(),
+                    Err(error) => self.failed(error),
                 }
             }
+            Work::Released(ids, result) => match result {
+                Ok(()) => self.passed(),
+                Err(error) => {
+                    self.returned.extend(ids);
+                    self.failed(error);
+                }
+            },
+            Work::Rested => self.outage.rested(),
             Work::Saved(result) => {
                 self.is_saving = false;
-                result?;
+                if let Err(error) = result {
+                    self.must_save = true;
+                    self.failed(error);
+                }
             }
             Work::Probed(name, is_well) => self.engine.apps.probed(&name, is_well, self.now()),
             Work::Napped => self.is_napping = false,
         }
-        Ok(())
     }
 
-    fn called(&mut self, mut in_flight: Box<InFlight>, sent_at: Timestamp, result: Result<Answer, NoAnswer>) {
+    fn called(&mut self, in_flight: Box<InFlight>, sent_at: Timestamp, result: Result<Answer, NoAnswer>) {
         let now = self.now();
         let verdict = match &result {
             Ok(answer) => answer::judge(in_flight.call.endpoint, answer, now),
@@ -372,6 +553,36 @@ impl<'a> Driver<'a> {
         );
         let is_transient = verdict.outcome == Outcome::Transient;
         self.engine.apps.glance(&name, &in_flight.connection.id, is_transient, !in_flight.call.is_retry);
+        if verdict.granted.is_some() {
+            self.engine.apps.read_usage(&name, &verdict.usage, now);
+        }
+        let entry = verdict.granted.as_ref().map(|granted| Entry {
+            table: self.engine.parts.sources[self.order.source].table.to_string(),
+            id: in_flight.connection.id.clone(),
+            fence: self.fence,
+            sent: in_flight.connection.token.clone(),
+            sent_refresh: in_flight.connection.refresh_token.clone(),
+            token: granted.token.clone(),
+            refresh_token: granted.refresh_token.clone(),
+            expires_at: in_flight.exchange.expiry_of(granted, sent_at),
+            received_at: now,
+        });
+        let Some(entry) = entry else { return self.answered(in_flight, verdict, sent_at) };
+        // Before anything else is done with it: the token that was sent may be dead, and this one is nowhere else.
+        *self.waiting.entry(in_flight.connection.grant).or_default() += 1;
+        let engine = self.engine;
+        self.works.push(Box::pin(async move {
+            fail_at("before_journal");
+            let written = engine.ledger.write(entry).await;
+            fail_at("after_journal");
+            Work::Journalled(in_flight, Box::new(verdict), sent_at, written)
+        }));
+    }
+
+    /// Goes on with an answer, which is kept if it brought a token.
+    fn answered(&mut self, mut in_flight: Box<InFlight>, verdict: Verdict, sent_at: Timestamp) {
+        let now = self.now();
+        let name = self.app_name(in_flight.connection.grant).unwrap_or_default();
         match in_flight.exchange.answered(verdict.clone(), sent_at, now) {
             Step::Call(call) if self.stop.is_set() || (call.is_retry && self.must_not_repeat(&name, now)) => {
                 let conclusion = in_flight.exchange.give_up(verdict);
@@ -390,7 +601,25 @@ impl<'a> Driver<'a> {
                     Work::Waited(in_flight)
                 }));
             }
+            // Such a refusal cannot be looked at by a second call. But the app may have used the token itself just now,
+            // and is about to write what it got: it is given the time to, and then the row is compared.
+            Step::Conclude(conclusion)
+                if conclusion.sends_once && conclusion.was_sent && conclusion.outcome == Outcome::NeedsReconnect =>
+            {
+                *self.waiting.entry(in_flight.connection.grant).or_default() += 1;
+                let clock = &self.engine.parts.clock;
+                self.works.push(Box::pin(async move {
+                    clock.sleep(std_duration(perene_policy::exchange::SECOND_LOOK_AFTER)).await;
+                    Work::Settled(in_flight, Box::new(conclusion))
+                }));
+            }
             Step::Conclude(conclusion) => self.conclude(in_flight.page, in_flight.connection, conclusion),
+        }
+    }
+
+    fn waits_no_more(&mut self, in_flight: &InFlight) {
+        if let Some(waiting) = self.waiting.get_mut(&in_flight.connection.grant) {
+            *waiting -= 1;
         }
     }
 
@@ -400,7 +629,16 @@ impl<'a> Driver<'a> {
             || !matches!(self.engine.apps.permission(name, now), Permission::Go(_))
     }
 
-    fn conclude(&mut self, page: usize, connection: Connection, conclusion: Conclusion) {
+    pub(super) fn leave_page(&mut self, page: usize) {
+        self.pages.get_mut(&page).expect("a page stays until all of it is concluded").outstanding -= 1;
+    }
+
+    pub(super) fn book_superseded(&mut self, id: &str, conclusion: &Conclusion) {
+        tracing::info!(id, reason = conclusion.reason, "the row has changed meanwhile: nothing was sent");
+        self.report.book(Outcome::Superseded, Counted::Superseded);
+    }
+
+    pub(super) fn conclude(&mut self, page: usize, connection: Connection, conclusion: Conclusion) {
         let now = self.now();
         if let Some(name) = self.app_name(connection.grant)
             && (conclusion.was_sent
@@ -417,6 +655,10 @@ impl<'a> Driver<'a> {
                 usage: conclusion.usage,
                 is_in_a_row: self.engine.apps.is_suspect(&name, &connection.id),
                 is_repeated: matches!(self.order.which, Which::Retry { .. }),
+                life: conclusion
+                    .expires_at
+                    .filter(|_| conclusion.outcome == Outcome::Refreshed && connection.grant == Grant::Oauth2)
+                    .map(|at| at.duration_since(now)),
             };
             self.engine.apps.learn(&name, sighting, now);
         }
@@ -484,7 +726,7 @@ impl<'a> Driver<'a> {
 
     fn decide(&mut self, connection: Connection, conclusion: &Conclusion, is_held: bool) {
         let secrets = self.engine.apps.secrets();
-        let context = self.engine.context(self.now(), self.order.counts, is_held, &secrets);
+        let context = self.engine.context(self.order.source, self.now(), self.order.counts, is_held, &secrets);
         let decision = decide(&connection, conclusion, &context);
         let outbox = outbox::of(self.engine, self.order.source, &connection, &decision, context.now);
         let guard = Guard::Lease(self.fence);
@@ -492,42 +734,55 @@ impl<'a> Driver<'a> {
     }
 
     fn commit_some(&mut self) {
-        // A batch that is not full goes when nothing else is left that could fill it.
+        // A batch that is not full goes when nothing else is left that could fill it, or when there is little time.
         let is_last = self.calling == 0 && self.ready.is_empty() && self.waiting.values().all(|count| *count == 0);
-        while self.decided.len() >= BATCH || (is_last && !self.decided.is_empty()) {
-            let rest = self.decided.split_off(self.decided.len().min(BATCH));
-            let batch = std::mem::replace(&mut self.decided, rest);
-            self.commit(batch, Duration::ZERO);
+        let is_urgent = is_last || self.stop.is_set() || self.fatal.is_some();
+        while self.decided.len() >= BATCH || (is_urgent && !self.decided.is_empty()) {
+            self.commit_next();
         }
     }
 
-    fn commit(&mut self, batch: Vec<Commit>, after: Duration) {
+    fn commit_next(&mut self) {
+        let rest = self.decided.split_off(self.decided.len().min(BATCH));
+        let batch = std::mem::replace(&mut self.decided, rest);
         let engine = self.engine;
+        let ids = batch.iter().map(|commit| &commit.connection.id);
+        let kept: BTreeMap<String, Place> =
+            ids.filter_map(|id| Some((id.clone(), *self.journalled.get(id)?))).collect();
+        let began = engine.parts.clock.monotonic();
+        self.outage.commit_began(began);
         self.works.push(Box::pin(async move {
-            if !after.is_zero() {
-                engine.parts.clock.sleep(after).await;
+            fail_at("before_commit");
+            let result = engine.parts.store.commit(&batch, engine.parts.clock.now()).await;
+            fail_at("after_commit");
+            if let Ok(committed) = &result {
+                engine.settle_kept(&batch, committed, &kept).await;
+                fail_at("after_forget");
             }
-            let mut result = engine.parts.store.commit(&batch, engine.parts.clock.now()).await;
-            let mut wait = Duration::from_secs(1);
-            for _ in 1..COMMITS_MAX {
-                match &result {
-                    Err(error) if error.may_pass() => tracing::warn!("could not commit, trying again: {error}"),
-                    _ => break,
-                }
-                engine.parts.clock.sleep(wait).await;
-                wait *= 2;
-                result = engine.parts.store.commit(&batch, engine.parts.clock.now()).await;
-            }
-            Work::Committed(batch, result)
+            Work::Committed(batch, began, result)
         }));
     }
 
-    fn committed(
-        &mut self,
-        commits: Vec<Commit>,
-        result: Result<Vec<Committed>, StoreError>,
-    ) -> Result<(), StoreError> {
-        for (commit, committed) in commits.into_iter().zip(result?) {
+    /// Books what was written. What was not is kept for the next commit: the store finds again what it has
+    /// done already, also in another batch.
+    fn committed(&mut self, commits: Vec<Commit>, began: Duration, result: Result<Vec<Committed>, StoreError>) {
+        self.outage.commit_ended(began);
+        let committed = match result {
+            Ok(committed) => committed,
+            Err(error) => {
+                if error.may_pass() {
+                    self.decided.splice(..0, commits);
+                }
+                return self.failed(error);
+            }
+        };
+        self.passed();
+        for (commit, committed) in commits.into_iter().zip(committed) {
+            // What the database has not taken stays in the journal, for whoever replays it.
+            let place = self.journalled.remove(&commit.connection.id);
+            if matches!(committed, Committed::GuardLost | Committed::Refused(_)) {
+                self.engine.ledger.let_go(place);
+            }
             match committed {
                 Committed::Done => self.book(&commit.connection, &commit.decision),
                 Committed::Superseded | Committed::GuardLost => {
@@ -543,7 +798,6 @@ impl<'a> Driver<'a> {
             }
         }
         (self.progress)(self.report);
-        Ok(())
     }
 
     fn book(&mut self, connection: &Connection, decision: &Decision) {
@@ -602,6 +856,7 @@ impl<'a> Driver<'a> {
                 until: later(now, LEASE),
                 after: cursor.as_ref(),
                 limit: room,
+                overdue: engine.overdue(order.source),
             };
             let claimed = engine.parts.store.claim(&claim).await;
             Work::Claimed(open, claimed)
@@ -609,7 +864,6 @@ impl<'a> Driver<'a> {
     }
 
     fn claimed(&mut self, grants: &[Grant], claimed: Claimed) {
-        self.is_claiming = false;
         self.report.leased_elsewhere += claimed.elsewhere;
         self.claimed += claimed.connections.len();
         self.is_exhausted |= claimed.next.is_none() || self.order.rows_max.is_some_and(|max| self.claimed >= max);
@@ -634,7 +888,16 @@ impl<'a> Driver<'a> {
             let was_had = matches!(self.order.which, Which::Live) && !self.had.insert(connection.id.clone());
             let was_tried = self.order.only_untried
                 && connection.memory_of_this_generation().is_some_and(|memory| memory.next_try_at.is_some());
-            let is_not_due = self.order.only_due && !self.engine.is_due(&connection, now);
+            let is_not_due = self.order.only_due && !self.engine.is_due(self.order.source, &connection, now);
+            // The page was made with the window of the provider's usual tokens; this one may live shorter.
+            let is_early = matches!(self.order.which, Which::Due { .. })
+                && connection.grant == Grant::Oauth2
+                && !self.engine.is_in_window(self.order.source, &connection, now);
+            let lasts = self
+                .order
+                .lasting
+                .is_some_and(|life| connection.expires_at.is_some_and(|at| !perene_policy::due::within(at, now, life)));
+            let is_not_due = is_not_due || is_early || lasts;
             let was_had = was_had || self.engine.was_due_before(&self.order, &connection, now);
             if is_another || was_had || was_tried || is_not_due {
                 not_due.push(connection.id);
@@ -676,35 +939,49 @@ impl<'a> Driver<'a> {
         self.give_back(ids);
     }
 
-    fn give_back(&mut self, ids: Vec<String>) {
-        if ids.is_empty() {
+    pub(super) fn give_back(&mut self, ids: Vec<String>) {
+        self.returned.extend(ids);
+    }
+
+    fn release(&mut self) {
+        if self.returned.is_empty() {
             return;
         }
         let Self { engine, order, fence, .. } = *self;
+        let ids = std::mem::take(&mut self.returned);
         self.works.push(Box::pin(async move {
-            let leases: Vec<Lease> = ids.into_iter().map(|id| Lease { source: order.source, id, fence }).collect();
-            Work::Beaten(engine.parts.store.release(&leases).await.map(|()| 0))
+            let lease = |id: &String| Lease { source: order.source, id: id.clone(), fence };
+            let leases: Vec<Lease> = ids.iter().map(lease).collect();
+            let result = engine.parts.store.release(&leases).await;
+            Work::Released(ids, result)
         }));
     }
 
     /// All leases that this pass may still hold.
     fn held(&self) -> Vec<Lease> {
         let fresh = self.fresh.values().flatten().map(|(_, connection)| connection);
+        let intending = self.intending.iter().map(|in_flight| &in_flight.connection);
         let decided = self.decided.iter().map(|commit| &commit.connection);
         let concluded = self.pages.values().flat_map(|page| page.concluded.iter().map(|(connection, _)| connection));
-        fresh
+        let ids = fresh
+            .chain(intending)
             .chain(decided)
             .chain(concluded)
-            .map(|connection| Lease { source: self.order.source, id: connection.id.clone(), fence: self.fence })
-            .collect()
+            .map(|connection| &connection.id)
+            .chain(&self.returned);
+        ids.map(|id| Lease { source: self.order.source, id: id.clone(), fence: self.fence }).collect()
     }
 
     fn beat(&mut self) {
         let monotonic = self.engine.parts.clock.monotonic();
-        if monotonic.saturating_sub(self.last_beat) < BEAT || self.works.is_empty() {
-            return;
+        if monotonic.saturating_sub(self.last_beat) >= BEAT && !self.is_beating && !self.works.is_empty() {
+            self.extend();
         }
-        self.last_beat = monotonic;
+    }
+
+    fn extend(&mut self) {
+        self.last_beat = self.engine.parts.clock.monotonic();
+        self.is_beating = true;
         let engine = self.engine;
         self.works.push(Box::pin(async move {
             let until = later(engine.parts.clock.now(), LEASE);
@@ -739,6 +1016,7 @@ impl<'a> Driver<'a> {
             until: later(now, LEASE),
             after: None,
             limit: ids.len(),
+            overdue: SignedDuration::ZERO,
         };
         for connection in engine.parts.store.claim(&claim).await?.connections {
             let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
@@ -780,11 +1058,11 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn app_name(&self, grant: Grant) -> Option<String> {
+    pub(super) fn app_name(&self, grant: Grant) -> Option<String> {
         self.engine.provider(self.order.source).app(grant).map(|app| app.name)
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.engine.parts.clock.now()
     }
 }
@@ -795,20 +1073,41 @@ impl Engine {
     pub(super) fn was_due_before(&self, order: &Order<'_>, connection: &Connection, now: Timestamp) -> bool {
         order.counts
             && matches!(order.which, Which::Retry { .. })
-            && connection.expires_at.is_none_or(|at| perene_policy::due::within(at, now, self.parts.settings.window))
+            && (connection.expires_at.is_none() || self.is_in_window(order.source, connection, now))
+    }
+
+    /// Whether a row expires inside the window of tokens that live as long as its own.
+    pub(super) fn is_in_window(&self, source: usize, connection: &Connection, now: Timestamp) -> bool {
+        let window = perene_policy::due::settings_of(connection, self.settings(source)).window;
+        connection.expires_at.is_some_and(|at| perene_policy::due::within(at, now, window))
     }
 
     /// Whether a row that was named is one that a run would have taken by itself.
-    pub(super) fn is_due(&self, connection: &Connection, now: Timestamp) -> bool {
+    pub(super) fn is_due(&self, source: usize, connection: &Connection, now: Timestamp) -> bool {
         let next_try_at = connection.memory_of_this_generation().and_then(|memory| memory.next_try_at);
-        match connection.expires_at {
-            Some(at) => perene_policy::due::is_due(at, next_try_at, now, self.parts.settings.window),
-            None => next_try_at.is_none_or(|at| at <= now),
+        let since = later(now, -self.overdue(source));
+        next_try_at.is_none_or(|at| at <= now)
+            && connection.expires_at.is_none_or(|at| at > since && self.is_in_window(source, connection, now))
+    }
+
+    /// What the database has confirmed leaves the journal; what it has not stays, to be replayed.
+    async fn settle_kept(&self, batch: &[Commit], committed: &[Committed], kept: &BTreeMap<String, Place>) {
+        let mut done: BTreeMap<usize, Vec<Place>> = BTreeMap::new();
+        for (commit, committed) in batch.iter().zip(committed) {
+            if matches!(committed, Committed::Done | Committed::Superseded)
+                && let Some(place) = kept.get(&commit.connection.id)
+            {
+                done.entry(commit.source).or_default().push(*place);
+            }
+        }
+        for (source, places) in done {
+            self.ledger.settle(&places, self.keeps_answers(source)).await;
         }
     }
 
     pub(super) fn context<'a>(
         &'a self,
+        source: usize,
         now: Timestamp,
         counts: bool,
         is_held: bool,
@@ -816,7 +1115,7 @@ impl Engine {
     ) -> Context<'a> {
         Context {
             now,
-            settings: &self.parts.settings,
+            settings: self.settings(source),
             counts,
             next_run_at: self.parts.schedule.next_after(now),
             tomorrow: self.parts.schedule.tomorrow(now),

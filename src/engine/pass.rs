@@ -103,6 +103,7 @@ impl Engine {
             until: later(now, LEASE),
             after,
             limit: 1,
+            overdue: self.overdue(order.source),
         };
         Ok(!self.parts.store.peek(&claim).await?.is_empty())
     }
@@ -136,6 +137,7 @@ impl Engine {
                 until: later(now, LEASE),
                 after: cursor.as_ref(),
                 limit: PAGE,
+                overdue: self.overdue(order.source),
             };
             let page = self.parts.store.peek(&claim).await?;
             let counted = page.iter().filter(|row| !self.was_due_before(&order, row, now)).count();
@@ -154,11 +156,18 @@ impl Engine {
     }
 
     /// What a run takes of one source, in this order.
-    pub(super) fn whole(&self) -> [Which<'static>; 3] {
-        [
-            Which::Due { window: self.parts.settings.window },
-            Which::Undated,
-            Which::Retry { ahead: perene_policy::due::LOOK_AHEAD.max(self.parts.settings.window) },
-        ]
+    pub(super) fn whole(&self, source: usize) -> [Which<'static>; 3] {
+        let [due, undated] = self.due_of(source);
+        [due, undated, self.retries()]
+    }
+
+    /// What is due of one source by its date, or for want of one.
+    pub(super) fn due_of(&self, source: usize) -> [Which<'static>; 2] {
+        [Which::Due { window: self.settings(source).window }, Which::Undated]
+    }
+
+    /// What is to be tried again.
+    pub(super) fn retries(&self) -> Which<'static> {
+        Which::Retry { ahead: perene_policy::due::LOOK_AHEAD.max(self.parts.settings.window) }
     }
 }

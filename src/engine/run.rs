@@ -66,6 +66,13 @@ pub enum RunError {
     Store(#[from] StoreError),
 }
 
+impl RunError {
+    /// Whether the same may succeed later without anybody's help.
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Store(error) if error.may_pass())
+    }
+}
+
 impl Engine {
     /// Looks, before the first call, whether everything is there that a run needs.
     ///
@@ -126,6 +133,7 @@ impl Engine {
         store.prepare().await?;
         let now = self.parts.clock.now();
         self.load_apps(request.kind == RunKind::ByHand).await?;
+        self.settle_up().await?;
         self.sweep().await?.add_to(report);
         // A run over named connections is no run over all: it must not stand for one that was missed.
         let on_record = match request.ids.is_empty() {
@@ -144,6 +152,7 @@ impl Engine {
                 rows_max: None,
                 is_probe: false,
                 from: None,
+                lasting: None,
             };
             if !stop.is_set() {
                 self.pass(order, stop, report, progress).await?;
@@ -190,6 +199,8 @@ impl Engine {
 
     /// Counts what would be sent, and books it nowhere.
     async fn rehearse(&self, request: &RunRequest, report: &mut Report) -> Result<(), RunError> {
+        // How long tokens live that a provider issues is remembered of its app.
+        self.load_apps(false).await?;
         let now = self.parts.clock.now();
         for (source, which, only_due) in self.selection(request) {
             let claim = Claim {
@@ -202,11 +213,12 @@ impl Engine {
                 until: now,
                 after: None,
                 limit: 1000,
+                overdue: self.overdue(source),
             };
             report.due += match &which {
                 Selected::Named(_) => {
                     let rows = self.parts.store.peek(&claim).await?;
-                    rows.iter().filter(|row| !only_due || self.is_due(row, now)).count() as u64
+                    rows.iter().filter(|row| !only_due || self.is_due(source, row, now)).count() as u64
                 }
                 // Those among them that are due have been counted with the due ones; the others are few.
                 Selected::All(Which::Retry { .. }) => 0,
@@ -229,7 +241,7 @@ impl Engine {
         if request.force {
             return sources.map(|source| (source, Selected::All(Which::Live), false)).collect();
         }
-        sources.flat_map(|source| self.whole().map(|which| (source, Selected::All(which), false))).collect()
+        sources.flat_map(|source| self.whole(source).map(|which| (source, Selected::All(which), false))).collect()
     }
 
     /// Reads what is known of every app. Somebody who asks by hand wants to know whether a misconfigured app

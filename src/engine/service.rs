@@ -19,6 +19,12 @@ use crate::store::{StoreError, Which};
 /// How often the loop looks.
 const TICK: Duration = Duration::from_secs(5);
 
+/// How often it looks while the database is away, so that it is found within seconds of its return.
+const AWAY_TICK: Duration = Duration::from_secs(2);
+
+/// How often it looks while something is missing that somebody must mend.
+const BROKEN_TICK: Duration = Duration::from_secs(10);
+
 /// How often remembered connections are looked at: a customer hears of a fact within a minute.
 const SWEEP_EVERY: SignedDuration = SignedDuration::from_secs(30);
 
@@ -47,27 +53,38 @@ struct Rounds {
     cleaned_at: Option<Timestamp>,
     /// When the backlog of an app whose brake is on was last taken up.
     braked_at: BTreeMap<String, Timestamp>,
-    /// Failed looks in a row: the database is away.
-    failures: u32,
-    /// A run that found something missing is told once, not every five seconds.
+    /// Everything that a run needs has been looked at, and is there.
+    is_ready: bool,
+    /// A run that found something missing is told once, not with every look.
     complaint: Option<String>,
 }
 
 impl Engine {
-    /// Serves until `stop` is asked for; then what is in flight is finished.
+    /// Serves until `stop` is asked for; then what is in flight is finished, within 30 seconds.
     ///
     /// # Errors
     /// Only at the start, when something is missing that nobody but the operator can mend. Later troubles are
-    /// logged, and outlived.
-    pub async fn serve(&self, mut stop: Stop) -> Result<(), RunError> {
-        self.check().await?;
-        self.parts.store.prepare().await?;
+    /// logged, and outlived; so is a database that is away.
+    pub async fn serve(&self, stop: Stop) -> Result<(), RunError> {
+        stop.bound(self.parts.clock.as_ref(), self.serve_on(stop.clone())).await.unwrap_or(Ok(()))
+    }
+
+    async fn serve_on(&self, mut stop: Stop) -> Result<(), RunError> {
         let mut rounds = Rounds::default();
         while !stop.is_set() {
-            match self.look(&mut rounds, &stop).await {
-                Ok(()) => rounds.failures = 0,
+            let looked = match self.make_ready(&mut rounds).await {
+                Err(error) if !error.may_pass() => return Err(error),
+                Err(error) => Err(error),
+                Ok(()) => self.look(&mut rounds, &stop).await,
+            };
+            let pause = match &looked {
+                Ok(()) => TICK,
+                Err(error) if error.may_pass() => AWAY_TICK,
+                Err(_) => BROKEN_TICK,
+            };
+            match looked {
+                Ok(()) => rounds.complaint = None,
                 Err(error) => {
-                    rounds.failures += 1;
                     let text = error.to_string();
                     if rounds.complaint.as_ref() != Some(&text) {
                         tracing::error!("{text}");
@@ -75,11 +92,20 @@ impl Engine {
                     rounds.complaint = Some(text);
                 }
             }
-            let pause = TICK * rounds.failures.clamp(1, 2);
             tokio::select! {
-                () = self.parts.clock.sleep(pause) => {}
+                () = self.parts.clock.rest(pause) => {}
                 () = stop.wait() => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Looks once whether everything is there.
+    async fn make_ready(&self, rounds: &mut Rounds) -> Result<(), RunError> {
+        if !rounds.is_ready {
+            self.check().await?;
+            self.parts.store.prepare().await?;
+            rounds.is_ready = true;
         }
         Ok(())
     }
@@ -89,12 +115,12 @@ impl Engine {
         let now = self.parts.store.now().await?;
         self.parts.clock.agree_with(now);
         self.load_apps(false).await?;
+        self.settle_up().await?;
 
         let last = self.parts.store.last_run().await?;
         if self.parts.schedule.is_missed(last, now) {
             let kind = self.kind_of_run(last, now);
             let report = self.run(&RunRequest::all(kind), stop, &|_| {}).await?;
-            rounds.complaint = None;
             rounds.swept_at = Some(self.parts.clock.now());
             rounds.make_up_at = make_up_at(&report, self.parts.clock.now());
             tell(kind, &report);
@@ -131,7 +157,7 @@ impl Engine {
     async fn make_up(&self, stop: &Stop) -> Result<Report, StoreError> {
         let mut report = Report::default();
         for source in 0..self.parts.sources.len() {
-            for which in [Which::Due { window: self.parts.settings.window }, Which::Undated] {
+            for which in self.due_of(source) {
                 let order = Order { counts: true, only_untried: true, ..self.uncounted(source, which) };
                 self.pass(order, stop, &mut report, &|_| {}).await?;
             }
@@ -147,12 +173,17 @@ impl Engine {
         Ok(report)
     }
 
-    /// Makes the tries between runs: connections whose retry time has come. No failure of theirs counts.
+    /// Makes the tries between runs: connections whose retry time has come, and tokens that live too short to wait
+    /// for a run. No failure of theirs counts.
     async fn retry(&self, stop: &Stop) -> Result<(), StoreError> {
         let mut report = Report::default();
         for source in 0..self.parts.sources.len() {
-            let which = Which::Retry { ahead: perene_policy::due::LOOK_AHEAD.max(self.parts.settings.window) };
-            self.pass(self.uncounted(source, which), stop, &mut report, &|_| {}).await?;
+            // Tokens that live for an hour do not wait for the night.
+            let window = self.window_between_runs(source);
+            let soon = window.into_iter().flat_map(|window| [Which::Due { window }, Which::Undated]);
+            for which in soon.chain([self.retries()]) {
+                self.pass(self.uncounted(source, which), stop, &mut report, &|_| {}).await?;
+            }
         }
         if report.refreshed > 0 {
             tracing::info!(refreshed = report.refreshed, "refreshed between runs");
@@ -183,7 +214,7 @@ impl Engine {
             }
             for (source, grant) in places {
                 let grants = [grant];
-                for which in [Which::Due { window: self.parts.settings.window }, Which::Undated] {
+                for which in self.due_of(source) {
                     let order = Order { grants: &grants, ..self.uncounted(source, which) };
                     self.pass(order, stop, &mut report, &|_| {}).await?;
                 }
@@ -211,7 +242,7 @@ impl Engine {
         true
     }
 
-    fn uncounted<'a>(&self, source: usize, which: Which<'a>) -> Order<'a> {
+    pub(super) fn uncounted<'a>(&self, source: usize, which: Which<'a>) -> Order<'a> {
         Order {
             source,
             which,
@@ -223,6 +254,7 @@ impl Engine {
             rows_max: None,
             is_probe: false,
             from: None,
+            lasting: None,
         }
     }
 }

@@ -1,11 +1,8 @@
 //! A world for the engine's tests: time that passes only while everybody waits, a provider that answers what
-//! it is told to, and an inbox. Nothing here sleeps, and the same test takes the same course each time.
+//! it is told to, and an inbox.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,11 +13,15 @@ use perene_policy::answer::{Answer, NoAnswer, NoAnswerKind};
 use perene_policy::schedule::Schedule;
 use perene_policy::{Class, Endpoint, Fingerprint, Grant, Memory, Secret, Settings};
 
+use uuid::Uuid;
+
 use super::{Engine, Parts, Report, RunError, RunKind, RunRequest, Stop, StopSource};
 use crate::clock::Clock;
 use crate::config::Source;
+use crate::journal::MemoryJournal;
 use crate::notify::{Channel, Delivery, Message, MessageKind};
 use crate::provider::{AppIdentity, Provider};
+use crate::simulate::time::VirtualClock;
 use crate::store::Store;
 use crate::store::memory::{AppRow, MemoryStore, Settlement, UserRow};
 
@@ -42,110 +43,6 @@ pub(super) fn seconds(count: u64) -> Duration {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A clock that jumps to the next instant for which somebody waits, as soon as nobody can go on.
-#[derive(Clone)]
-pub(super) struct TestClock(Arc<Mutex<Time>>);
-
-struct Time {
-    now: Timestamp,
-    passed: Duration,
-    sleepers: BTreeMap<(Duration, u64), Waker>,
-    last: u64,
-}
-
-impl TestClock {
-    fn at(now: Timestamp) -> Self {
-        Self(Arc::new(Mutex::new(Time { now, passed: Duration::ZERO, sleepers: BTreeMap::new(), last: 0 })))
-    }
-
-    pub(super) fn advance(&self, by: Duration) {
-        let mut time = lock(&self.0);
-        time.passed += by;
-        time.now = time.now.checked_add(SignedDuration::try_from(by).expect("short")).expect("a date");
-    }
-
-    /// Wakes whoever waits for the next instant; `false` if nobody waits.
-    fn wake_next(&self) -> bool {
-        let (by, waker) = {
-            let mut time = lock(&self.0);
-            let Some(((at, _), waker)) = time.sleepers.pop_first() else { return false };
-            (at.saturating_sub(time.passed), waker)
-        };
-        self.advance(by);
-        waker.wake();
-        true
-    }
-
-    /// Carries a future out, and lets time pass while it waits.
-    pub(super) fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        let woken = Arc::new(Woken(AtomicBool::new(true)));
-        let waker = Waker::from(Arc::clone(&woken));
-        let mut context = Context::from_waker(&waker);
-        let mut future = pin!(future);
-        loop {
-            while woken.0.swap(false, Ordering::SeqCst) {
-                if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-                    return output;
-                }
-            }
-            assert!(self.wake_next(), "everybody waits, and nobody for the clock");
-        }
-    }
-}
-
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-struct Sleep<'a> {
-    clock: &'a TestClock,
-    /// Until when, and which sleep it is: polled again, it waits once all the same.
-    place: (Duration, u64),
-}
-
-impl Future for Sleep<'_> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut time = lock(&self.clock.0);
-        if time.passed >= self.place.0 {
-            return Poll::Ready(());
-        }
-        time.sleepers.insert(self.place, context.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep<'_> {
-    fn drop(&mut self) {
-        lock(&self.clock.0).sleepers.remove(&self.place);
-    }
-}
-
-#[async_trait]
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        lock(&self.0).now
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        let place = {
-            let mut time = lock(&self.0);
-            time.last += 1;
-            (time.passed + duration, time.last)
-        };
-        Sleep { clock: self, place }.await;
-    }
-
-    fn monotonic(&self) -> Duration {
-        lock(&self.0).passed
-    }
 }
 
 /// One call that the provider got.
@@ -177,6 +74,22 @@ impl Reply {
     pub(super) fn granted(token: &str, life: SignedDuration) -> Self {
         let life = life.as_secs();
         Self::json(200, &format!(r#"{{"access_token":"{token}","token_type":"bearer","expires_in":{life}}}"#))
+    }
+
+    /// The pair of the next generation, for the refresh token `r-…-N`.
+    pub(super) fn rotated(refresh_token: &str, life: SignedDuration) -> Self {
+        let (rest, number) = refresh_token.trim_start_matches("r-").rsplit_once('-').expect("r-ID-N");
+        let next = number.parse::<u32>().expect("a number") + 1;
+        let life = life.as_secs();
+        Self::json(
+            200,
+            &format!(r#"{{"access_token":"a-{rest}-{next}","refresh_token":"r-{rest}-{next}","expires_in":{life}}}"#),
+        )
+    }
+
+    /// Refused for good by an OAuth 2.0 provider.
+    pub(super) fn invalid_grant() -> Self {
+        Self::json(400, r#"{"error":"invalid_grant"}"#)
     }
 
     pub(super) fn error(status: u16, code: i64, message: &str) -> Self {
@@ -237,11 +150,12 @@ type Rule = Box<dyn FnMut(&Asked) -> Reply + Send>;
 
 /// A provider that answers what a test says.
 pub(super) struct Script {
-    clock: TestClock,
+    clock: VirtualClock,
     rule: Mutex<Rule>,
     secrets: Mutex<BTreeMap<Grant, String>>,
     app_probe: Mutex<Option<u16>>,
     record: Mutex<Record>,
+    class: Mutex<Class>,
 }
 
 #[derive(Default)]
@@ -253,14 +167,16 @@ struct Record {
 
 impl Script {
     /// Every token is renewed for sixty days.
-    fn new(clock: TestClock) -> Self {
-        let secrets = Grant::META.map(|grant| (grant, "secret".to_owned())).into();
+    fn new(clock: VirtualClock) -> Self {
+        let grants = Grant::META.into_iter().chain([Grant::Oauth2]);
+        let secrets = grants.map(|grant| (grant, "secret".to_owned())).collect();
         Self {
             clock,
             rule: Mutex::new(Box::new(renew)),
             secrets: Mutex::new(secrets),
             app_probe: Mutex::new(None),
             record: Mutex::default(),
+            class: Mutex::new(Class::Extend),
         }
     }
 
@@ -329,7 +245,7 @@ impl Provider for Script {
     }
 
     fn class(&self) -> Class {
-        Class::Extend
+        *lock(&self.class)
     }
 
     async fn call(&self, _grant: Grant, endpoint: Endpoint, token: &Secret) -> Result<Answer, NoAnswer> {
@@ -397,7 +313,7 @@ impl Channel for Inbox {
 
 /// Everything that an engine needs. Runs start at three in the morning, UTC; so does the first test.
 pub(super) struct World {
-    pub(super) clock: TestClock,
+    pub(super) clock: VirtualClock,
     pub(super) store: MemoryStore,
     pub(super) script: Arc<Script>,
     pub(super) mail: Arc<Inbox>,
@@ -405,6 +321,8 @@ pub(super) struct World {
     pub(super) sources: Vec<Source>,
     pub(super) settings: Settings,
     pub(super) concurrency: usize,
+    /// The machine's journal: it outlives the engine.
+    pub(super) journal: MemoryJournal,
 }
 
 impl World {
@@ -413,7 +331,7 @@ impl World {
     }
 
     pub(super) fn of(sources: Vec<Source>) -> Self {
-        let clock = TestClock::at(instant("2026-11-23T03:00:00Z"));
+        let clock = VirtualClock::at(instant("2026-11-23T03:00:00Z"));
         Self {
             store: MemoryStore::new(Arc::new(clock.clone()), sources.clone()),
             script: Arc::new(Script::new(clock.clone())),
@@ -422,8 +340,37 @@ impl World {
             sources,
             settings: Settings::default(),
             concurrency: 64,
+            journal: MemoryJournal::default(),
             clock,
         }
+    }
+
+    /// A world of one rotating provider of this class, whose table has a column for refresh tokens.
+    pub(super) fn rotating(class: Class) -> Self {
+        let mut source = Source { provider: "rotating".to_owned(), ..Source::default() };
+        source.columns.refresh_token = Some("refresh_token".to_owned());
+        let world = Self::of(vec![source]);
+        *lock(&world.script.class) = class;
+        world.script.answer(|asked| Reply::rotated(&asked.token, hours(1)));
+        world
+    }
+
+    /// The app inserts a connection with both tokens: `a` and `r`, the number behind them, and a zero for the first
+    /// generation.
+    pub(super) fn insert_pair(&self, id: i64, left: SignedDuration) {
+        self.insert(id, &format!("a-{id}-0"), Some(left));
+        self.store.change_connection(0, &id.to_string(), |row| {
+            row.refresh_token = Some(Secret::new(format!("r-{id}-0")));
+        });
+    }
+
+    /// Both tokens of a row, which must be of one generation.
+    pub(super) fn generation(&self, id: i64) -> u32 {
+        let row = self.row(id);
+        let of = |token: Option<Secret>| token.expect("a token").expose().rsplit('-').next().map(str::to_owned);
+        let (access, refresh) = (of(row.token), of(row.refresh_token));
+        assert_eq!(access, refresh, "a pair is of one generation");
+        access.and_then(|text| text.parse().ok()).expect("a number")
     }
 
     /// One more replica.
@@ -435,13 +382,17 @@ impl World {
         let schedule = Schedule::parse("0 3 * * *", TimeZone::UTC, self.now()).expect("it is a schedule");
         Engine::new(Parts {
             store: Arc::new(store),
-            providers: BTreeMap::from([("meta".to_owned(), Arc::clone(&self.script) as Arc<dyn Provider>)]),
+            providers: ["meta", "rotating"]
+                .map(|name| (name.to_owned(), Arc::clone(&self.script) as Arc<dyn Provider>))
+                .into(),
             clock: Arc::new(self.clock.clone()),
             sources: self.sources.clone(),
-            settings: self.settings.clone(),
+            settings: self.settings,
             schedule,
             concurrency: self.concurrency,
             channels: vec![Arc::clone(&self.mail) as Arc<dyn Channel>, Arc::clone(&self.hook) as Arc<dyn Channel>],
+            new_id: Arc::new(Uuid::new_v4),
+            journal: Some(Arc::new(self.journal.clone())),
         })
     }
 

@@ -45,7 +45,9 @@
 
 mod disk;
 mod error;
+mod folders;
 mod key;
+mod memory;
 mod record;
 mod scan;
 #[cfg(test)]
@@ -57,11 +59,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use perene_policy::Secret;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 pub use error::JournalError;
+pub use folders::Folders;
+pub use memory::MemoryJournal;
 
 use disk::{Disk, Folder};
 use writer::{Command, Writer};
@@ -73,8 +79,12 @@ pub struct Entry {
     pub table: String,
     /// The row's key, as text.
     pub id: String,
+    /// The fence of the lease under which it was sent. Of a process that died it may still hold.
+    pub fence: Uuid,
     /// The access token that the row held: what the write compares with.
     pub sent: Secret,
+    /// The refresh token that the row held beside it.
+    pub sent_refresh: Option<Secret>,
     /// The access token that was issued.
     pub token: Secret,
     /// The refresh token that was issued with it; `None` keeps the row's.
@@ -103,9 +113,50 @@ pub struct Opened {
 
 type Pending = Arc<Mutex<BTreeMap<EntryId, Entry>>>;
 
-/// The journal of one process. Clones share it; with the last one its folder is free again.
+/// Whether a text can serve as the key of a journal: 32 bytes in base64 or hexadecimal.
+pub fn is_key(text: &Secret) -> bool {
+    key::parse(text).is_some()
+}
+
+/// Keeps answers until the database has confirmed them.
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// Returns when the entry is on disk. A caller that goes away meanwhile changes nothing: the entry is written,
+    /// and [`Journal::pending`] has it.
+    ///
+    /// # Errors
+    /// When the disk refuses, also into a new file. The entry is then nowhere but with the caller.
+    async fn write(&self, entry: Entry) -> Result<EntryId, JournalError>;
+
+    /// Drops entries that the database has confirmed, or that it has superseded. Ids that are not pending
+    /// are none of its business. The disk is not waited for: what a power cut brings back is replayed once
+    /// more, and a compare-and-swap that was won already changes nothing.
+    ///
+    /// # Errors
+    /// When the journal is closed.
+    async fn forget(&self, ids: &[EntryId]) -> Result<(), JournalError>;
+
+    /// What is kept and not forgotten yet, oldest first. Entries whose calls are still in flight here are
+    /// among them: whoever replays leaves out what it knows to be under way.
+    fn pending(&self) -> Vec<(EntryId, Entry)>;
+
+    /// Whether a write would succeed: the disk takes bytes, and there is room made ahead. To be called
+    /// before a strict provider is asked.
+    ///
+    /// # Errors
+    /// When the disk refuses (full, read-only, broken).
+    async fn probe(&self) -> Result<(), JournalError>;
+
+    /// Journals beside this one whose processes have died and left something. Each is given to one asker only, until
+    /// it is dropped.
+    fn abandoned(&self) -> Vec<Arc<dyn Journal>> {
+        Vec::new()
+    }
+}
+
+/// The journal of one process, in a folder. Clones share it; with the last one its folder is free again.
 #[derive(Debug, Clone)]
-pub struct Journal(Arc<Inner>);
+pub struct FileJournal(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -113,9 +164,11 @@ struct Inner {
     thread: Option<JoinHandle<()>>,
     pending: Pending,
     opened: Opened,
+    /// Where the journals of other processes are, if this one lies among them.
+    folders: Option<Folders>,
 }
 
-impl Journal {
+impl FileJournal {
     /// Opens the journal in `folder`, and makes what is missing there. `key` is 32 bytes in base64 or
     /// hexadecimal; without it the folder's own `journal.key` counts. Blocks on the disk: for the start.
     ///
@@ -142,56 +195,19 @@ impl Journal {
             .name("journal".to_owned())
             .spawn(move || writer.serve(&inbox))
             .map_err(|error| JournalError::Unwritable { reason: format!("no thread for it: {error}") })?;
-        Ok(Self(Arc::new(Inner { commands: Some(commands), thread: Some(thread), pending, opened })))
-    }
-
-    /// Returns when the entry is on disk. Who write at the same time share one `fdatasync`. A caller that
-    /// goes away meanwhile changes nothing: the entry is written, and [`Journal::pending`] has it.
-    ///
-    /// # Errors
-    /// When the disk refuses, also into a new file. The entry is then nowhere but with the caller.
-    pub async fn write(&self, entry: Entry) -> Result<EntryId, JournalError> {
-        self.ask(|reply| Command::Write(Box::new(entry), reply)).await
-    }
-
-    /// Drops entries that the database has confirmed, or that it has superseded. Ids that are not pending
-    /// are none of its business. The disk is not waited for: what a power cut brings back is replayed once
-    /// more, and a compare-and-swap that was won already changes nothing.
-    ///
-    /// # Errors
-    /// When the journal's thread has ended.
-    pub async fn forget(&self, ids: &[EntryId]) -> Result<(), JournalError> {
-        let mut dead = 0;
-        let known: Vec<EntryId> = {
-            let mut pending = lock(&self.0.pending);
-            let gone = ids.iter().filter_map(|id| Some((*id, pending.remove(id)?)));
-            gone.map(|(id, entry)| {
-                dead += record::entry_bytes(&entry);
-                id
-            })
-            .collect()
-        };
-        if known.is_empty() { Ok(()) } else { self.send(Command::Forget(known, dead)) }
-    }
-
-    /// What is on disk and not confirmed yet, oldest first. Entries whose calls are still in flight here are
-    /// among them: whoever replays leaves out what it knows to be under way.
-    pub fn pending(&self) -> Vec<(EntryId, Entry)> {
-        lock(&self.0.pending).iter().map(|(id, entry)| (*id, entry.clone())).collect()
-    }
-
-    /// Whether a write would succeed: the disk takes bytes, and there is room made ahead. To be called
-    /// before a strict provider is asked.
-    ///
-    /// # Errors
-    /// When the disk refuses (full, read-only, broken).
-    pub async fn probe(&self) -> Result<(), JournalError> {
-        self.ask(Command::Probe).await
+        Ok(Self(Arc::new(Inner { commands: Some(commands), thread: Some(thread), pending, opened, folders: None })))
     }
 
     /// What was met when the journal was opened.
     pub fn opened(&self) -> &Opened {
         &self.0.opened
+    }
+
+    /// The same journal, which knows where its neighbours are.
+    fn among(self, folders: Folders) -> Self {
+        let Ok(mut inner) = Arc::try_unwrap(self.0) else { unreachable!("it has just been opened") };
+        inner.folders = Some(folders);
+        Self(Arc::new(inner))
     }
 
     async fn ask<T>(
@@ -206,6 +222,41 @@ impl Journal {
     fn send(&self, command: Command) -> Result<(), JournalError> {
         let commands = self.0.commands.as_ref().ok_or(JournalError::Stopped)?;
         commands.send(command).map_err(|_| JournalError::Stopped)
+    }
+}
+
+#[async_trait]
+impl Journal for FileJournal {
+    /// Who write at the same time share one `fdatasync`.
+    async fn write(&self, entry: Entry) -> Result<EntryId, JournalError> {
+        self.ask(|reply| Command::Write(Box::new(entry), reply)).await
+    }
+
+    async fn forget(&self, ids: &[EntryId]) -> Result<(), JournalError> {
+        let mut dead = 0;
+        let known: Vec<EntryId> = {
+            let mut pending = lock(&self.0.pending);
+            let gone = ids.iter().filter_map(|id| Some((*id, pending.remove(id)?)));
+            gone.map(|(id, entry)| {
+                dead += record::entry_bytes(&entry);
+                id
+            })
+            .collect()
+        };
+        if known.is_empty() { Ok(()) } else { self.send(Command::Forget(known, dead)) }
+    }
+
+    fn pending(&self) -> Vec<(EntryId, Entry)> {
+        lock(&self.0.pending).iter().map(|(id, entry)| (*id, entry.clone())).collect()
+    }
+
+    async fn probe(&self) -> Result<(), JournalError> {
+        self.ask(Command::Probe).await
+    }
+
+    fn abandoned(&self) -> Vec<Arc<dyn Journal>> {
+        let found = self.0.folders.as_ref().map(Folders::abandoned).unwrap_or_default();
+        found.into_iter().map(|journal| Arc::new(journal) as Arc<dyn Journal>).collect()
     }
 }
 

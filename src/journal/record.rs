@@ -4,13 +4,14 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use jiff::Timestamp;
 use perene_policy::Secret;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{Entry, EntryId, JournalError};
 
 pub(super) const KEY_BYTES: usize = 32;
 pub(super) const HEADER_BYTES: usize = 60;
-/// Three tokens of 16 KiB, a table and a key, with room to spare.
+/// Four tokens of 16 KiB, a table and a key, with room to spare.
 pub(super) const PLAIN_BYTES_MAX: usize = 96 * 1024;
 
 const MAGIC: &[u8; 8] = b"PERJRNL1";
@@ -135,6 +136,7 @@ pub(super) fn entry_bytes(entry: &Entry) -> usize {
 }
 
 /// What stands at some place of the log.
+#[expect(clippy::large_enum_variant, reason = "one at a time, while a log is read")]
 pub(super) enum Read {
     /// A record, and how many bytes it takes.
     Record(u64, Record, usize),
@@ -189,17 +191,17 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
 /// Texts with their length before them; instants as seconds and nanoseconds; what may be absent behind a
 /// byte that is 1 or 0.
 fn encode(entry: &Entry) -> Zeroizing<Vec<u8>> {
-    let refresh_token = entry.refresh_token.as_ref().map(Secret::expose);
+    let refresh_tokens = [&entry.sent_refresh, &entry.refresh_token].map(|token| token.as_ref().map(Secret::expose));
     // Never grows: what a vector leaves behind when it moves would not be wiped.
     let mut plain = Zeroizing::new(Vec::with_capacity(plain_bytes(entry)));
     let mut text = |text: &str| {
         plain.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
         plain.extend_from_slice(text.as_bytes());
     };
-    [&entry.table, &entry.id, entry.sent.expose(), entry.token.expose(), refresh_token.unwrap_or_default()]
-        .into_iter()
-        .for_each(&mut text);
-    plain.push(refresh_token.is_some().into());
+    [&entry.table, &entry.id, entry.sent.expose(), entry.token.expose()].into_iter().for_each(&mut text);
+    refresh_tokens.into_iter().map(Option::unwrap_or_default).for_each(&mut text);
+    plain.extend(refresh_tokens.map(|token| u8::from(token.is_some())));
+    plain.extend_from_slice(entry.fence.as_bytes());
     for instant in [entry.expires_at, Some(entry.received_at)] {
         plain.push(instant.is_some().into());
         let instant = instant.unwrap_or_default();
@@ -211,9 +213,11 @@ fn encode(entry: &Entry) -> Zeroizing<Vec<u8>> {
 
 fn plain_bytes(entry: &Entry) -> usize {
     const INSTANT_BYTES: usize = 1 + 8 + 4;
-    let refresh_token = entry.refresh_token.as_ref().map_or("", Secret::expose);
-    let texts = [&entry.table, &entry.id, entry.sent.expose(), entry.token.expose(), refresh_token];
-    texts.iter().map(|text| 4 + text.len()).sum::<usize>() + 1 + 2 * INSTANT_BYTES
+    const FENCE_BYTES: usize = 16;
+    let [sent_refresh, refresh_token] =
+        [&entry.sent_refresh, &entry.refresh_token].map(|token| token.as_ref().map_or("", Secret::expose));
+    let texts = [&entry.table, &entry.id, entry.sent.expose(), entry.token.expose(), sent_refresh, refresh_token];
+    texts.iter().map(|text| 4 + text.len()).sum::<usize>() + 2 + FENCE_BYTES + 2 * INSTANT_BYTES
 }
 
 fn decode(mut plain: &[u8]) -> Option<Entry> {
@@ -223,8 +227,10 @@ fn decode(mut plain: &[u8]) -> Option<Entry> {
         plain = rest;
         std::str::from_utf8(text).ok()
     };
-    let [table, id, sent, token, refresh_token] = [text()?, text()?, text()?, text()?, text()?];
-    let has_refresh_token = *plain.split_off_first()? == 1;
+    let [table, id, sent, token, sent_refresh, refresh_token] = [text()?, text()?, text()?, text()?, text()?, text()?];
+    let [had_refresh_token, has_refresh_token] = [*plain.split_off_first()? == 1, *plain.split_off_first()? == 1];
+    let (fence, rest) = plain.split_first_chunk::<16>()?;
+    plain = rest;
     let mut instant = || {
         let (is_some, rest) = plain.split_first()?;
         let (second, rest) = rest.split_first_chunk::<8>()?;
@@ -237,7 +243,9 @@ fn decode(mut plain: &[u8]) -> Option<Entry> {
     Some(Entry {
         table: table.to_owned(),
         id: id.to_owned(),
+        fence: Uuid::from_bytes(*fence),
         sent: Secret::new(sent),
+        sent_refresh: had_refresh_token.then(|| Secret::new(sent_refresh)),
         token: Secret::new(token),
         refresh_token: has_refresh_token.then(|| Secret::new(refresh_token)),
         expires_at,

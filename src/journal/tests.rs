@@ -18,7 +18,9 @@ fn entry(number: u32) -> Entry {
     Entry {
         table: "instagram_connections".to_owned(),
         id: number.to_string(),
+        fence: Uuid::from_u128(number.into()),
         sent: Secret::new(format!("sent-hunter2-{number}")),
+        sent_refresh: number.is_multiple_of(5).then(|| Secret::new(format!("sent-refresh-hunter2-{number}"))),
         token: Secret::new(format!("token-hunter2-{number}-{}", "x".repeat(number as usize % 40))),
         refresh_token: number.is_multiple_of(2).then(|| Secret::new(format!("refresh-hunter2-{number}"))),
         expires_at: number.is_multiple_of(3).then(|| "2026-11-23T03:00:00.123456789Z".parse().unwrap()),
@@ -26,7 +28,7 @@ fn entry(number: u32) -> Entry {
     }
 }
 
-fn ids(journal: &Journal) -> Vec<String> {
+fn ids(journal: &FileJournal) -> Vec<String> {
     journal.pending().into_iter().map(|(_, entry)| entry.id).collect()
 }
 
@@ -56,8 +58,8 @@ impl Plug {
         with(&mut self.0.lock().unwrap())
     }
 
-    fn open(&self) -> Result<Journal, JournalError> {
-        Journal::on(Box::new(self.clone()), Key::new(&KEY))
+    fn open(&self) -> Result<FileJournal, JournalError> {
+        FileJournal::on(Box::new(self.clone()), Key::new(&KEY))
     }
 
     fn holding(log: &[u8]) -> Self {
@@ -149,14 +151,14 @@ impl Disk for Plug {
 #[tokio::test]
 async fn what_was_written_is_pending_until_it_is_forgotten() {
     let folder = TempDir::new().unwrap();
-    let open = || Journal::open(&folder.path().join("a/b"), None).unwrap();
+    let open = || FileJournal::open(&folder.path().join("a/b"), None).unwrap();
     let journal = open();
     let mut written = Vec::new();
     for number in 0..6 {
         written.push(journal.write(entry(number)).await.unwrap());
     }
     let expected: Vec<Entry> = (0..6).map(entry).collect();
-    let entries = |journal: &Journal| journal.pending().into_iter().map(|(_, entry)| entry).collect::<Vec<_>>();
+    let entries = |journal: &FileJournal| journal.pending().into_iter().map(|(_, entry)| entry).collect::<Vec<_>>();
     assert_eq!(entries(&journal), expected);
     drop(journal);
 
@@ -233,17 +235,17 @@ async fn a_power_cut_loses_nothing_that_was_confirmed() {
 async fn a_wrong_key_refuses_to_start_and_changes_nothing() {
     let folder = TempDir::new().unwrap();
     let key = |digit: &str| Secret::new(digit.repeat(64));
-    Journal::open(folder.path(), Some(&key("a"))).unwrap().write(entry(1)).await.unwrap();
+    FileJournal::open(folder.path(), Some(&key("a"))).unwrap().write(entry(1)).await.unwrap();
     let before = fs::read(folder.path().join("journal.log")).unwrap();
-    let error = Journal::open(folder.path(), Some(&key("b"))).unwrap_err();
+    let error = FileJournal::open(folder.path(), Some(&key("b"))).unwrap_err();
     assert!(matches!(error, JournalError::WrongKey { .. }), "{error}");
     // The folder has no key of its own: one that is made now would be a wrong one.
-    let error = Journal::open(folder.path(), None).unwrap_err();
+    let error = FileJournal::open(folder.path(), None).unwrap_err();
     assert!(matches!(error, JournalError::KeyLost { .. }), "{error}");
-    assert!(matches!(Journal::open(folder.path(), Some(&Secret::new("hunter2"))), Err(JournalError::NoKey)));
+    assert!(matches!(FileJournal::open(folder.path(), Some(&Secret::new("hunter2"))), Err(JournalError::NoKey)));
     assert_eq!(fs::read(folder.path().join("journal.log")).unwrap(), before);
     let base64 = base64::engine::general_purpose::STANDARD.encode([0xaa; 32]);
-    assert_eq!(ids(&Journal::open(folder.path(), Some(&Secret::new(base64))).unwrap()), ["1"]);
+    assert_eq!(ids(&FileJournal::open(folder.path(), Some(&Secret::new(base64))).unwrap()), ["1"]);
 }
 
 #[tokio::test]
@@ -459,7 +461,7 @@ async fn a_log_that_is_mostly_dead_is_made_small() {
 async fn no_secret_is_in_any_file_and_nobody_else_may_read_them() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("journal");
-    let journal = Journal::open(&path, None).unwrap();
+    let journal = FileJournal::open(&path, None).unwrap();
     for number in 0..10 {
         let id = journal.write(entry(number)).await.unwrap();
         if number % 2 == 0 {
@@ -496,22 +498,22 @@ async fn no_secret_is_in_any_file_and_nobody_else_may_read_them() {
 #[test]
 fn a_key_that_others_may_read_is_refused() {
     let folder = TempDir::new().unwrap();
-    drop(Journal::open(folder.path(), None).unwrap());
+    drop(FileJournal::open(folder.path(), None).unwrap());
     fs::set_permissions(folder.path().join("journal.key"), fs::Permissions::from_mode(0o640)).unwrap();
-    let error = Journal::open(folder.path(), None).unwrap_err();
+    let error = FileJournal::open(folder.path(), None).unwrap_err();
     assert!(error.to_string().contains("mode 0640"), "{error}");
 }
 
 #[test]
 fn a_folder_is_for_one_process_at_a_time() {
     let folder = TempDir::new().unwrap();
-    let journal = Journal::open(folder.path(), None).unwrap();
+    let journal = FileJournal::open(folder.path(), None).unwrap();
     let other = journal.clone();
     drop(journal);
-    let error = Journal::open(folder.path(), None).unwrap_err();
+    let error = FileJournal::open(folder.path(), None).unwrap_err();
     assert!(matches!(error, JournalError::Locked { .. }), "{error}");
     drop(other);
-    Journal::open(folder.path(), None).unwrap();
+    FileJournal::open(folder.path(), None).unwrap();
 }
 
 #[tokio::test]
@@ -534,7 +536,7 @@ async fn from_answer_to_disk() {
     let folder = std::env::var("JOURNAL_BENCH").map_or_else(|_| own.path().to_owned(), PathBuf::from);
     let clock = Arc::new(SystemClock::new());
     for writers in [1, 8, 64] {
-        let journal = Journal::open(&folder.join(writers.to_string()), None).unwrap();
+        let journal = FileJournal::open(&folder.join(writers.to_string()), None).unwrap();
         let one = |writer: u32| {
             let (journal, clock) = (journal.clone(), Arc::clone(&clock));
             tokio::spawn(async move {

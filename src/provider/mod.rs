@@ -6,6 +6,7 @@ pub mod oauth2;
 pub mod sandbox;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 use perene_policy::answer::{Answer, NoAnswer};
 use perene_policy::{Class, Endpoint, Fingerprint, Grant, Secret};
 
@@ -17,6 +18,12 @@ pub trait Provider: Send + Sync + 'static {
 
     /// What a second call with the same token costs.
     fn class(&self) -> Class;
+
+    /// How long an access token of this provider usually lives, where that is known: counts where an answer does not
+    /// tell (RFC 6749, section 5.1, leaves that to the documentation).
+    fn usual_life(&self) -> Option<SignedDuration> {
+        None
+    }
 
     /// Makes one call. Bounded in time and size; follows no redirect; logs no URL, no token.
     ///

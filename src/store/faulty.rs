@@ -141,6 +141,14 @@ impl<S: Store> Store for FaultyStore<S> {
         self.carry("now", READ, self.inner.now()).await
     }
 
+    async fn identity(&self) -> Result<String, StoreError> {
+        self.carry("identity", READ, self.inner.identity()).await
+    }
+
+    async fn incarnation(&self) -> Result<String, StoreError> {
+        self.carry("incarnation", READ, self.inner.incarnation()).await
+    }
+
     async fn findings(&self) -> Result<Vec<Finding>, StoreError> {
         self.carry("findings", READ, self.inner.findings()).await
     }
@@ -242,8 +250,13 @@ impl<S: Store> Store for FaultyStore<S> {
         self.carry("recipient", READ, self.inner.recipient(source, user_id)).await
     }
 
-    async fn standing(&self, window: SignedDuration, soonest: usize, now: Timestamp) -> Result<Standing, StoreError> {
-        self.carry("standing", READ, self.inner.standing(window, soonest, now)).await
+    async fn standing(
+        &self,
+        windows: &[SignedDuration],
+        soonest: usize,
+        now: Timestamp,
+    ) -> Result<Standing, StoreError> {
+        self.carry("standing", READ, self.inner.standing(windows, soonest, now)).await
     }
 
     async fn find(&self, source: usize, id: &str) -> Result<Option<Connection>, StoreError> {

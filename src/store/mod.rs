@@ -34,6 +34,14 @@ pub trait Store: Send + Sync + 'static {
     /// The database's own time, to the microsecond.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 
+    /// Names the database for good, wherever it moves and whoever restores it: what is kept outside of it is kept
+    /// under this name. Needs Perene's own tables.
+    async fn identity(&self) -> Result<String, StoreError>;
+
+    /// Names the server process that answers now. Another name than before means that the database was
+    /// restarted, or that another server has taken its place, which may not know the latest commits.
+    async fn incarnation(&self) -> Result<String, StoreError>;
+
     /// Looks for what a run needs, without changing anything: tables, columns, types, rights. Empty when
     /// all is there.
     async fn findings(&self) -> Result<Vec<Finding>, StoreError>;
@@ -119,8 +127,14 @@ pub trait Store: Send + Sync + 'static {
     /// The address and name of a user, as the app's table has them now.
     async fn recipient(&self, source: usize, user_id: &str) -> Result<Option<Recipient>, StoreError>;
 
-    /// Counts over all sources, and the `soonest` expiries that lie ahead.
-    async fn standing(&self, window: SignedDuration, soonest: usize, now: Timestamp) -> Result<Standing, StoreError>;
+    /// Counts over all sources, and the `soonest` expiries that lie ahead. `windows` says for each source, in their
+    /// order, how long before its expiry a token is due; the last one counts for all that follow.
+    async fn standing(
+        &self,
+        windows: &[SignedDuration],
+        soonest: usize,
+        now: Timestamp,
+    ) -> Result<Standing, StoreError>;
 
     /// One connection as the app's table and Perene's memory have it, leased or not; `None` if there is no
     /// such row.
@@ -162,12 +176,26 @@ pub struct Claim<'a> {
     pub after: Option<&'a Cursor>,
     /// At most so many.
     pub limit: usize,
+    /// Of [`Which::Due`] and [`Which::Retry`] also rows that have expired, no longer ago than this: what a
+    /// refresh token still renews.
+    pub overdue: SignedDuration,
+}
+
+impl Claim<'_> {
+    /// The instant after which a row must expire to be among those that are due or to be tried again.
+    pub fn since(&self) -> Timestamp {
+        match self.which {
+            Which::Due { .. } | Which::Retry { .. } => perene_policy::backoff::later(self.now, -self.overdue),
+            Which::Undated | Which::Live | Which::Named { .. } => self.now,
+        }
+    }
 }
 
 /// Which rows of a source. In all cases only rows with a token that is neither NULL nor empty.
 #[derive(Debug, Clone, Copy)]
 pub enum Which<'a> {
-    /// `now < token_expires_at < now + window`, and no retry time in the future. Soonest expiry first.
+    /// `now < token_expires_at < now + window` (further back with [`Claim::overdue`]), and no retry time in the
+    /// future. Soonest expiry first.
     Due {
         /// How long ahead.
         window: SignedDuration,
@@ -243,6 +271,8 @@ pub struct Commit {
 pub enum Guard {
     /// The lease with this fence is still there. It is given back with the commit.
     Lease(Uuid),
+    /// The lease with this fence is still there, and stays: what is written is written before a call.
+    Kept(Uuid),
     /// What is remembered still has this version, and no lease is on the connection.
     Memory(i64),
 }
@@ -381,6 +411,11 @@ pub struct Standing {
     pub limited: u64,
     /// The next to expire, soonest first: source, key, expiry.
     pub soonest: Vec<(usize, String, Timestamp)>,
+}
+
+/// The window of a source: see [`Store::standing`].
+fn window_of(windows: &[SignedDuration], source: usize) -> SignedDuration {
+    windows.get(source).or(windows.last()).copied().unwrap_or(SignedDuration::ZERO)
 }
 
 /// One line of a connection's history.

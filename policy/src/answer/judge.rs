@@ -48,6 +48,7 @@ pub fn judge(endpoint: Endpoint, answer: &Answer, now: Timestamp) -> Verdict {
         challenge: &challenge,
     });
     Verdict {
+        may_be_spent: may_be_spent(answer.status, read.body),
         outcome: rule.outcome,
         reason: rule.reason,
         rule: rule.name,
@@ -77,7 +78,19 @@ pub fn judge_no_answer(no: &NoAnswer) -> Verdict {
         granted: None,
         inspected: None,
         usage: Usage::default(),
+        may_be_spent: no.kind == NoAnswerKind::Lost,
     }
+}
+
+/// Whether a request that brought no token may have been carried out. Success without a token may; so may what
+/// a gateway answers in the place of a server that it lost sight of. 501, 503 and 505 say that the request was
+/// not taken up (RFC 9110, section 15.6), and an error under 4xx is the provider's own decision against it.
+const fn may_be_spent(status: u16, body: Body) -> bool {
+    let brought_a_token = matches!(body, Body::Granted | Body::GrantedSilent | Body::GrantedOdd);
+    // RFC 6749 has errors under 400; Slack and TikTok send theirs under 200.
+    let is_success = status < 300 && !matches!(body, Body::Error);
+    let is_lost_behind_a_gateway = status >= 500 && !matches!(status, 501 | 503 | 505);
+    !brought_a_token && (is_success || is_lost_behind_a_gateway)
 }
 
 /// Whether a body has the shape of an error: what `perene explain` takes status 400 for, where none is given.

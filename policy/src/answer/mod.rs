@@ -133,6 +133,9 @@ pub struct Verdict {
     pub inspected: Option<Inspected>,
     /// How much of its limits the app has used.
     pub usage: Usage,
+    /// No token came, and nothing in the answer (or in its absence) says that the request was not carried out:
+    /// a provider that rotates may have spent the token that was sent.
+    pub may_be_spent: bool,
 }
 
 /// A token that the provider has given, plausible by [`plausible()`].

@@ -55,6 +55,9 @@ pub struct App {
     /// An outcome that the brake has held and then let go is believed until this instant.
     #[serde(default)]
     pub believed_until: Option<Timestamp>,
+    /// How long the tokens live that it issues, as the last answer told.
+    #[serde(default)]
+    pub life: Option<SignedDuration>,
 }
 
 /// A limit that the provider has set on an app.
@@ -104,6 +107,8 @@ pub struct Sighting {
     pub is_in_a_row: bool,
     /// It is another try of a connection that has been counted within the hour.
     pub is_repeated: bool,
+    /// How long the token lives that was issued.
+    pub life: Option<SignedDuration>,
 }
 
 /// Something that the operator must know.
@@ -128,6 +133,7 @@ impl App {
             tally: Tally::default(),
             has_backlog: false,
             believed_until: None,
+            life: None,
         }
     }
 
@@ -151,9 +157,18 @@ impl App {
         }
     }
 
+    /// Reads how full the limits are, from any answer: as soon as it is there, before more calls are begun.
+    pub fn read_usage(&mut self, usage: &Usage, now: Timestamp) {
+        self.pace.learn(usage, now);
+        if let Some(wait) = self.pace.stop_for(usage, NEAR_LIMIT_WAIT) {
+            self.pause(later(now, wait), 0, now);
+        }
+    }
+
     /// Learns from one connection's answer.
     pub fn learn(&mut self, sighting: &Sighting, now: Timestamp) {
         self.pace.learn(&sighting.usage, now);
+        self.life = sighting.life.or(self.life);
         if sighting.outcome != Outcome::RateLimited
             && let Some(wait) = self.pace.stop_for(&sighting.usage, NEAR_LIMIT_WAIT)
         {
@@ -300,6 +315,7 @@ mod tests {
             retry_after: None,
             usage: Usage::default(),
             is_in_a_row: true,
+            life: None,
             is_repeated: false,
         }
     }

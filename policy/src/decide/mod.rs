@@ -22,7 +22,7 @@ pub struct Context<'a> {
     /// The present instant, by the database's clock.
     pub now: Timestamp,
     /// What the operator has set.
-    pub settings: &'a Settings,
+    pub settings: Settings,
     /// Whether this pass is a run: only then does a failure add to `refresh_attempts`.
     pub counts: bool,
     /// The start of the next scheduled run: no retry time lies beyond it, so that each run finds, and
@@ -133,6 +133,8 @@ pub enum EventKind {
     Dark,
     /// The app's row is gone.
     Vanished,
+    /// A token whose answer was lost is sent once more, for the last time.
+    LastTry,
 }
 
 impl EventKind {
@@ -148,6 +150,7 @@ impl EventKind {
             Self::Replaced => "replaced",
             Self::Dark => "dark",
             Self::Vanished => "vanished",
+            Self::LastTry => "last_try",
         }
     }
 }
@@ -202,8 +205,12 @@ impl NoticeKind {
 
 /// What follows from what the calls for one connection came to.
 pub fn decide(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
+    if conclusion.is_kept_back {
+        return kept_back(connection, conclusion, context);
+    }
     let is_failure = conclusion.outcome.counted() == Counted::Failed;
-    if context.is_held && is_failure && conclusion.token.is_none() {
+    // What may be spent is remembered as such, whoever else is in trouble at the same time.
+    if context.is_held && is_failure && conclusion.token.is_none() && !conclusion.is_uncertain {
         return held(connection, conclusion);
     }
     let is_far = connection.expires_at.is_some_and(|at| !within(at, context.now, due::LOOK_AHEAD));
@@ -249,6 +256,46 @@ fn held(connection: &Connection, conclusion: &Conclusion) -> Decision {
         }],
         ..nothing(Outcome::Transient)
     }
+}
+
+/// It was not sent, because it must not be sent twice, or not now: nothing has become of it, and nothing follows.
+/// What was remembered before an intent is remembered again.
+fn kept_back(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
+    let text = failure_text(connection, conclusion, context);
+    // What is tried again in seconds would fill the history.
+    let is_lasting = text != conclusion.reason;
+    let event = Event { kind: EventKind::Tried, outcome: Some(Outcome::Transient), text };
+    Decision {
+        counted: Some(Counted::Deferred),
+        memory: connection.memory.clone(),
+        events: is_lasting.then_some(event).into_iter().collect(),
+        ..nothing(Outcome::Transient)
+    }
+}
+
+/// What is written before a token is sent to a provider that punishes reuse: from here on it may be spent. The
+/// decision about the answer takes the place of this one; if none is made, this one stands.
+pub fn intent(connection: &Connection, is_last_try: bool, context: &Context<'_>) -> Decision {
+    let now = context.now;
+    let state = State::Uncertain { sent_at: now, reason: "no_answer_yet".to_owned(), is_last: is_last_try };
+    let mut memory = remember(connection, state, context);
+    memory.next_try_at = (!is_last_try).then(|| last_try_at(connection, now));
+    let events = is_last_try.then(|| Event {
+        kind: EventKind::LastTry,
+        outcome: None,
+        text: "the answer to the first try was lost: it is sent once more, for the last time".to_owned(),
+    });
+    Decision { memory: Some(memory), events: events.into_iter().collect(), ..nothing(Outcome::Transient) }
+}
+
+/// When a token whose answer was lost is sent for the last time: with a quarter of what is left of the access
+/// token's life, and no more than a day, still to go. Until then the access token serves, and an answer that
+/// was kept elsewhere may still turn up.
+fn last_try_at(connection: &Connection, now: Timestamp) -> Timestamp {
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+    let soonest = later(now, backoff::SOONEST);
+    let left = connection.expires_at.map(|at| at.duration_since(now));
+    left.filter(SignedDuration::is_positive).map_or(soonest, |left| later(now, left - (left / 4).min(DAY)).max(soonest))
 }
 
 fn asked_in_vain(connection: &Connection, context: &Context<'_>) -> Decision {
@@ -342,7 +389,8 @@ fn refreshed(connection: &Connection, conclusion: &Conclusion, context: &Context
 
 fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
     let Context { now, .. } = *context;
-    let outcome = conclusion.outcome;
+    let is_given_up = conclusion.is_uncertain && conclusion.was_last_try;
+    let outcome = if is_given_up { Outcome::NeedsReconnect } else { conclusion.outcome };
     // A token that came without a date is stored all the same, and the memory speaks of it from then on.
     let generation = conclusion.token.as_ref().unwrap_or(&connection.token).fingerprint();
     let retries = match connection.memory.as_ref().map(|memory| &memory.state) {
@@ -350,32 +398,43 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
         _ => 0,
     };
     let reason = conclusion.reason.to_owned();
+    let soon = || {
+        let next = backoff::next_try(&connection.id, retries, connection.expires_at, now);
+        context.next_run_at.map_or(next, |run| next.min(run))
+    };
     let (state, next_try_at) = match outcome {
-        Outcome::NeedsReconnect => (State::NeedsReconnect { reason }, context.tomorrow),
-        Outcome::Unrecognised => (State::Failing { outcome, reason, retries }, rarely(connection, context)),
-        _ => {
-            let next = backoff::next_try(&connection.id, retries, connection.expires_at, now);
-            (State::Failing { outcome, reason, retries }, context.next_run_at.map_or(next, |run| next.min(run)))
+        Outcome::NeedsReconnect => {
+            (State::NeedsReconnect { reason }, (!conclusion.sends_once).then_some(context.tomorrow))
         }
+        _ if conclusion.is_uncertain => {
+            let state = State::Uncertain { sent_at: now, reason, is_last: false };
+            (state, Some(last_try_at(connection, now)))
+        }
+        // The last try did not get through to the provider: it is still to be made.
+        _ if conclusion.was_last_try && conclusion.token.is_none() => {
+            (State::Uncertain { sent_at: now, reason, is_last: false }, Some(soon()))
+        }
+        Outcome::Unrecognised => (State::Failing { outcome, reason, retries }, Some(rarely(connection, context))),
+        _ => (State::Failing { outcome, reason, retries }, Some(soon())),
     };
     let mut memory = remember(connection, state, context);
     memory.generation = generation;
-    memory.next_try_at = Some(next_try_at);
+    memory.next_try_at = next_try_at;
 
     let text = failure_text(connection, conclusion, context);
     let mut decision = Decision {
-        counted: Some(Counted::Failed),
+        counted: Some(if context.is_held { Counted::Deferred } else { Counted::Failed }),
         write: Some(RowWrite {
             token: conclusion.token.clone(),
             refresh_token: conclusion.refresh_token.clone(),
-            attempts: if context.counts { Attempts::AddOne } else { Attempts::Keep },
+            attempts: if context.counts && !context.is_held { Attempts::AddOne } else { Attempts::Keep },
             error: ErrorText::Set(text.clone()),
             ..RowWrite::default()
         }),
         events: vec![Event { kind: EventKind::Tried, outcome: Some(outcome), text }],
         ..nothing(outcome)
     };
-    let attempts = connection.attempts.max(0).saturating_add(i64::from(context.counts));
+    let attempts = connection.attempts.max(0).saturating_add(i64::from(context.counts && !context.is_held));
     let incident = match memory.incident.take() {
         Some(incident) => incident,
         None => {
@@ -387,9 +446,9 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
             Incident::open(connection, outcome, now)
         }
     };
-    let is_due = warning::is_due(&incident, outcome, attempts, connection.expires_at, now, context.settings);
+    let is_due = warning::is_due(&incident, outcome, attempts, connection.expires_at, now, &context.settings);
     memory.incident = Some(incident);
-    if is_due {
+    if is_due && !context.is_held {
         let kind = if outcome == Outcome::NeedsReconnect { NoticeKind::NeedsReconnect } else { NoticeKind::Failing };
         warn(&mut decision, &mut memory, kind, outcome, now);
     }
@@ -481,9 +540,11 @@ pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_
 
     let mut memory = memory.clone();
     let mut decision = nothing(Outcome::Superseded);
+    admit_uncertainty(&mut decision, &mut memory, row, now);
     let outcome = match &memory.state {
         State::Failing { outcome, .. } | State::Waiting { outcome, .. } => *outcome,
         State::NeedsReconnect { .. } => Outcome::NeedsReconnect,
+        State::Uncertain { .. } => Outcome::Transient,
         State::NotExtended | State::Healthy | State::NeverExpires => Outcome::NotExtended,
     };
     if memory.state == State::NotExtended && !context.is_held {
@@ -491,7 +552,7 @@ pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_
     } else if let Some(incident) = &memory.incident
         && !context.is_held
         && outcome != Outcome::Misconfigured
-        && warning::is_due(incident, outcome, row.attempts, row.expires_at, now, settings)
+        && warning::is_due(incident, outcome, row.attempts, row.expires_at, now, &settings)
     {
         let kind = if outcome == Outcome::NeedsReconnect { NoticeKind::NeedsReconnect } else { NoticeKind::Failing };
         warn(&mut decision, &mut memory, kind, outcome, now);
@@ -535,11 +596,41 @@ fn replaced(memory: &Memory, row: &Connection, now: Timestamp) -> Decision {
     decision
 }
 
+/// Nobody holds the connection any more, and no answer was written: whoever sent its token is gone, or has heard
+/// nothing. An intent becomes a fact, and a last try the end.
+fn admit_uncertainty(decision: &mut Decision, memory: &mut Memory, row: &Connection, now: Timestamp) {
+    let State::Uncertain { is_last, .. } = &memory.state else { return };
+    let is_last = *is_last;
+    if memory.incident.is_none() {
+        memory.incident = Some(Incident::open(row, Outcome::Transient, now));
+        decision.events.push(Event {
+            kind: EventKind::IncidentOpened,
+            outcome: Some(Outcome::Transient),
+            text: format!(
+                "{}; the access token goes on, one last try follows before it ends",
+                explain("no_answer_yet")
+            ),
+        });
+    }
+    if is_last {
+        memory.state = State::NeedsReconnect { reason: "last_try_unanswered".to_owned() };
+        memory.since = now;
+        memory.next_try_at = None;
+        decision.events.push(Event {
+            kind: EventKind::Tried,
+            outcome: Some(Outcome::NeedsReconnect),
+            text: explain("last_try_unanswered").to_owned(),
+        });
+    }
+}
+
 fn go_dark(decision: &mut Decision, memory: &mut Memory, row: &Connection, now: Timestamp) {
     let is_dark = row.expires_at.is_some_and(|at| at <= now);
     let Some(incident) = memory.incident.as_mut().filter(|incident| is_dark && !incident.dark) else { return };
     incident.dark = true;
-    memory.next_try_at = None;
+    if !row.outlives_its_expiry() {
+        memory.next_try_at = None;
+    }
     decision.notices.push(Notice {
         incident_id: incident.id.clone(),
         kind: NoticeKind::Dark,
@@ -664,6 +755,14 @@ fn explain(reason: &str) -> &str {
         "token_with_blanks" => "not sent: the stored token contains blanks; store the token that the provider gave",
         "token_too_long" => "not sent: the stored token is longer than 16 KiB; store the token that the provider gave",
         "under_24_hours_of_age" => "the token is less than 24 hours old: it is refreshed later",
+        "inspected_late" => "not sent yet: its expiry was told at the third call only; it is sent in the next try",
+        "no_refresh_token" => "not sent: the row holds no refresh token; the customer's next login brings one",
+        "answer_lost" => {
+            "not sent: the answer to the last call was lost, and sending the token again may revoke it; one last try follows before it ends"
+        }
+        "refused_before" => "not sent: the provider has refused this token, and punishes sending it again",
+        "no_answer_yet" => "the token was sent, and its answer was lost",
+        "last_try_unanswered" => "the last try was not answered either: only the customer's login helps",
         "no_token" => "the provider answered with success, and without a token",
         "expiry_unknown" => "the provider gave a token without telling when it expires",
         "expiry_unbelievable" => "the provider gave a token with an expiry that cannot be believed",

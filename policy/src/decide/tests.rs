@@ -13,7 +13,7 @@ fn settings() -> Settings {
 fn context(settings: &Settings) -> Context<'_> {
     Context {
         now: now(),
-        settings,
+        settings: *settings,
         counts: true,
         next_run_at: Some(now() + hours(24)),
         tomorrow: now() + hours(24),

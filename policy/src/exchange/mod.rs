@@ -72,6 +72,14 @@ pub struct Conclusion {
     pub was_sent: bool,
     /// How full the provider's limits are, as the last answer told.
     pub usage: Usage,
+    /// The provider punishes reuse: what was sent is not sent again, not even to see whether it has revived.
+    pub sends_once: bool,
+    /// It was sent to such a provider, and whether it is spent is not known.
+    pub is_uncertain: bool,
+    /// It was the one further try after such a one.
+    pub was_last_try: bool,
+    /// It was not sent because sending it again is not allowed.
+    pub is_kept_back: bool,
 }
 
 impl Conclusion {
@@ -90,11 +98,32 @@ impl Conclusion {
             data_access_ends_at: None,
             was_sent: false,
             usage: Usage::default(),
+            sends_once: false,
+            is_uncertain: false,
+            was_last_try: false,
+            is_kept_back: false,
         }
+    }
+
+    /// What an answer comes to that was kept while its process or the database was away: the token that was
+    /// issued, with the expiry that was reckoned when it came (`None`: it was not told).
+    pub fn replayed(
+        connection: &Connection,
+        token: Secret,
+        refresh_token: Option<Secret>,
+        expires_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
+        let is_new = token != connection.token;
+        let extended = expires_at.map(|new| extended(connection.grant, is_new, connection.expires_at, new, now));
+        let (outcome, reason) = extended.unwrap_or((Outcome::Unrecognised, "expiry_unknown"));
+        let token = Some(token);
+        Self { token, refresh_token, expires_at, was_sent: true, ..Self::unsent(outcome, reason) }
     }
 
     fn of(verdict: Verdict) -> Self {
         Self {
+            is_uncertain: verdict.may_be_spent,
             scope: verdict.scope,
             retry_after: verdict.retry_after,
             message: verdict.message,
@@ -115,6 +144,10 @@ pub struct Terms {
     pub insist: bool,
     /// A row that is not due may be asked for the end of its data access alone.
     pub looks_after: bool,
+    /// How long an access token of this provider usually lives: counts where an answer does not tell.
+    pub usual_life: Option<SignedDuration>,
+    /// The source has a column for refresh tokens: a row without one has nothing that could be sent.
+    pub needs_refresh_token: bool,
 }
 
 /// The calls for one connection in one run.
@@ -123,12 +156,14 @@ pub struct Exchange {
     grant: Grant,
     terms: Terms,
     token: Secret,
+    old_token: Secret,
     old_expires_at: Option<Timestamp>,
     phase: Phase,
     calls: u8,
     retries: usize,
     was_sent: bool,
     was_inspected: bool,
+    is_last_try: bool,
 }
 
 #[derive(Debug)]
@@ -151,13 +186,22 @@ impl Exchange {
             grant: connection.grant,
             terms,
             token: connection.refresh_token.clone().unwrap_or_else(|| connection.token.clone()),
+            old_token: connection.token.clone(),
             old_expires_at: connection.expires_at,
             phase: Phase::Refreshing,
             calls: 0,
             retries: 0,
             was_sent: false,
             was_inspected: false,
+            is_last_try: false,
         };
+        if let Some(why) = exchange.keeps_back(connection, now) {
+            let conclusion = Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, why) };
+            return (exchange, Step::Conclude(conclusion));
+        }
+        if terms.needs_refresh_token && connection.refresh_token.is_none() {
+            return (exchange, Step::Conclude(Conclusion::unsent(Outcome::Unrecognised, "no_refresh_token")));
+        }
         if let Some(reason) = due::unsendable(connection) {
             return (exchange, Step::Conclude(Conclusion::unsent(Outcome::Unrecognised, reason)));
         }
@@ -171,6 +215,35 @@ impl Exchange {
         }
         let step = exchange.call(SignedDuration::ZERO, false);
         (exchange, step)
+    }
+
+    /// Why this generation must not be sent now, to a provider that punishes reuse; `None` if it may. Whoever
+    /// asks, and however much: the one last try is made when its time has come.
+    fn keeps_back(&mut self, connection: &Connection, now: Timestamp) -> Option<&'static str> {
+        let memory = connection.memory_of_this_generation().filter(|_| self.terms.class == Class::Strict)?;
+        match &memory.state {
+            State::Uncertain { is_last: false, .. } if memory.next_try_at.is_some_and(|at| at <= now) => {
+                self.is_last_try = true;
+                None
+            }
+            State::Uncertain { .. } => Some("answer_lost"),
+            State::NeedsReconnect { .. } => Some("refused_before"),
+            _ => None,
+        }
+    }
+
+    /// Whether the token is sent for the second and last time.
+    pub const fn is_last_try(&self) -> bool {
+        self.is_last_try
+    }
+
+    /// When the token that was issued expires; `None` if that is not told, or cannot be believed.
+    pub fn expiry_of(&self, granted: &Granted, sent_at: Timestamp) -> Option<Timestamp> {
+        match granted.expires {
+            Expires::In(life) => Some(later(sent_at, life)),
+            Expires::Unknown => self.terms.usual_life.map(|life| later(sent_at, life)),
+            Expires::Unbelievable => None,
+        }
     }
 
     /// Whether the date is asked for first: because there is none, or because the connection has come up for
@@ -223,13 +296,15 @@ impl Exchange {
     }
 
     fn granted(&mut self, granted: Granted, verdict: Verdict, sent_at: Timestamp, now: Timestamp) -> Step {
+        if let Some(expires_at) = self.expiry_of(&granted, sent_at) {
+            return self.moved(granted, expires_at, verdict, now);
+        }
         match granted.expires {
-            Expires::In(life) => self.moved(granted, later(sent_at, life), verdict, now),
             Expires::Unknown if self.grant.can_be_inspected() && self.calls < CALLS_MAX => {
                 self.phase = Phase::Dating(granted);
                 self.call(SignedDuration::ZERO, false)
             }
-            Expires::Unknown => self.stored_without_date(granted, "expiry_unknown", verdict.usage),
+            Expires::In(_) | Expires::Unknown => self.stored_without_date(granted, "expiry_unknown", verdict.usage),
             Expires::Unbelievable => self.stored_without_date(granted, "expiry_unbelievable", verdict.usage),
         }
     }
@@ -260,14 +335,9 @@ impl Exchange {
 
     /// Did the expiry move? "200 OK, not moved" is a state of its own: only the customer's login helps.
     fn moved(&self, granted: Granted, new: Timestamp, verdict: Verdict, now: Timestamp) -> Step {
-        let is_extended = match self.old_expires_at {
-            None => true,
-            Some(old) if self.grant == Grant::Oauth2 => new > old,
-            Some(old) => !within(old, now, due::LOOK_AHEAD) || new.duration_since(old) > NO_MOVE,
-        };
         let mut conclusion = Conclusion::of(verdict);
         (conclusion.outcome, conclusion.reason) =
-            if is_extended { (Outcome::Refreshed, "extended") } else { (Outcome::NotExtended, "expiry_did_not_move") };
+            extended(self.grant, granted.token != self.old_token, self.old_expires_at, new, now);
         conclusion.message = None;
         conclusion.token = Some(granted.token);
         conclusion.refresh_token = granted.refresh_token;
@@ -296,7 +366,7 @@ impl Exchange {
                     self.try_again(verdict)
                 }
                 // It answered, and did not tell what was asked: the refresh itself will.
-                Outcome::Refreshed | Outcome::Unrecognised => self.call(SignedDuration::ZERO, false),
+                Outcome::Refreshed | Outcome::Unrecognised => self.send_inspected(verdict),
                 _ => self.end(Conclusion::of(verdict)),
             };
         };
@@ -304,7 +374,7 @@ impl Exchange {
         match inspected.expires {
             InspectedExpiry::At(at) if at > now && within(at, now, self.terms.window) => {
                 self.old_expires_at = Some(at);
-                self.call(SignedDuration::ZERO, false)
+                self.send_inspected(verdict)
             }
             InspectedExpiry::At(at) => {
                 let mut conclusion = Conclusion::of(verdict);
@@ -318,8 +388,18 @@ impl Exchange {
                 conclusion.never_expires = true;
                 with_data_access(self.end(conclusion), data_access)
             }
-            InspectedExpiry::Unknown => self.call(SignedDuration::ZERO, false),
+            InspectedExpiry::Unknown => self.send_inspected(verdict),
         }
+    }
+
+    /// Sends what was inspected, if a call is left: looking may have needed all three.
+    fn send_inspected(&mut self, verdict: Verdict) -> Step {
+        if self.calls < CALLS_MAX {
+            return self.call(SignedDuration::ZERO, false);
+        }
+        let mut conclusion = Conclusion::of(verdict);
+        (conclusion.outcome, conclusion.reason) = (Outcome::Transient, "inspected_late");
+        self.end(conclusion)
     }
 
     /// A refusal is looked at a second time before it is believed. A strict provider punishes the reuse of
@@ -395,8 +475,28 @@ impl Exchange {
 
     fn conclude(&self, mut conclusion: Conclusion) -> Conclusion {
         conclusion.was_sent = self.was_sent;
+        conclusion.sends_once = self.terms.class == Class::Strict;
+        conclusion.was_last_try = self.is_last_try && self.was_sent;
+        conclusion.is_uncertain &= conclusion.sends_once && self.was_sent && conclusion.token.is_none();
         conclusion
     }
+}
+
+/// Whether the expiry has moved, and the word for it. Another token of an OAuth 2.0 provider is a success whatever
+/// its date: one that was refreshed minutes after it was issued lives no longer for it, and needs nobody's login.
+fn extended(
+    grant: Grant,
+    is_new_token: bool,
+    old: Option<Timestamp>,
+    new: Timestamp,
+    now: Timestamp,
+) -> (Outcome, &'static str) {
+    let is_extended = match old {
+        None => true,
+        Some(old) if grant == Grant::Oauth2 => is_new_token || new > old,
+        Some(old) => !within(old, now, due::LOOK_AHEAD) || new.duration_since(old) > NO_MOVE,
+    };
+    if is_extended { (Outcome::Refreshed, "extended") } else { (Outcome::NotExtended, "expiry_did_not_move") }
 }
 
 /// Where a token of this grant is renewed.

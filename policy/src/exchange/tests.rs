@@ -2,8 +2,14 @@ use super::*;
 use crate::answer::{Answer, NoAnswer, NoAnswerKind, judge, judge_no_answer};
 use crate::testing::{connection, hours, instant};
 
-const TERMS: Terms =
-    Terms { class: Class::Extend, window: SignedDuration::from_hours(7 * 24), insist: false, looks_after: true };
+const TERMS: Terms = Terms {
+    class: Class::Extend,
+    window: SignedDuration::from_hours(7 * 24),
+    insist: false,
+    looks_after: true,
+    usual_life: None,
+    needs_refresh_token: false,
+};
 
 fn now() -> Timestamp {
     instant("2026-11-23T03:00:00Z")

@@ -76,8 +76,8 @@ async fn show(file: &Path, stop: &Stop) -> Result<Exit, Failure> {
 
     let now = engine.store().now().await?;
     let window = Settings::default().window;
-    let mut standing = engine.store().standing(window, 3, now).await?;
-    status::count_limited(engine.store().as_ref(), engine.sources(), window, now, &mut standing).await?;
+    let mut standing = engine.store().standing(&[window], 3, now).await?;
+    status::count_limited(engine.store().as_ref(), engine.sources(), &[window], now, &mut standing).await?;
     let alarms = engine.store().alarms().await?;
     out::say("\nand so they stand now (`perene status`):\n");
     out::say(&status::fleet_text(&standing, &alarms, engine.sources(), now));
@@ -120,6 +120,8 @@ fn engine(store: Arc<dyn Store>, clock: Arc<dyn Clock>, base_url: &str) -> Resul
         schedule,
         concurrency: CONCURRENCY,
         channels: Vec::new(),
+        journal: None,
+        new_id: Arc::new(uuid::Uuid::new_v4),
     }))
 }
 

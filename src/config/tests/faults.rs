@@ -12,7 +12,7 @@ fn unknown_keys_are_named_with_their_origin_and_the_known_ones() {
     assert_eq!(
         file_fault("[databse]\nurl = \"hunter2\""),
         "key `databse` (file `perene.toml`) is not known; did you mean `database`? (known sections: `database`, `schedule`, \
-         `refresh`, `providers`, `mail`, `webhook`, `alarm`, `log`, `connections`)"
+         `refresh`, `providers`, `mail`, `webhook`, `alarm`, `journal`, `log`, `connections`)"
     );
     assert_eq!(
         file_fault(

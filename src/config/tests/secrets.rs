@@ -16,13 +16,14 @@ fn no_secret_is_in_debug() {
             "database.url" => "postgres://ana:hunter2@db/app?sslpassword=hunter2",
             "mail.smtp_url" => "smtp://u:hunter2@mx",
             "webhook.secret" => "whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMg==",
+            "journal.key" => "aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMmh1bnQ=",
             path if path.ends_with("url") => "https://x.example/hunter2?token=hunter2",
             _ => CANARY,
         };
         world = world.var(&key.variable().replace("NAME", "X"), value);
         count += 1;
     }
-    assert_eq!(count, 10);
+    assert_eq!(count, 11);
     let shown = format!("{:?} {0:#?}", world.config());
     assert!(!shown.contains(CANARY) && !shown.contains("aHVudGVyM"), "{shown}");
     assert!(shown.contains("ana@db"), "the rest is shown: {shown}");

@@ -154,6 +154,31 @@ fn a_database_that_is_away_is_outlived() {
 }
 
 #[test]
+fn a_database_that_is_back_is_found_within_seconds() {
+    for away in [1, 2, 3, 30, 601] {
+        for condition in [Condition::Unreachable, Condition::ReadOnly] {
+            let world = World::new();
+            let faulty = FaultyStore::new(world.store.clone(), |_: &str, _| Fault::None);
+            let engine = world.engine_on(faulty.clone());
+            world.clock.run(async {
+                let (source, stop) = StopSource::new();
+                let weather = async {
+                    faulty.set(condition);
+                    world.insert(1, "IG-1", Some(days(3)));
+                    world.clock.sleep(seconds(away)).await;
+                    faulty.set(Condition::Well);
+                    world.clock.sleep(seconds(3)).await;
+                    source.stop();
+                };
+                // Away already when the service starts.
+                join(weather, engine.serve(stop)).await.1.expect("serves");
+            });
+            assert_eq!(world.token(1), "IG-1+", "{condition:?} for {away} s");
+        }
+    }
+}
+
+#[test]
 fn several_replicas_share_the_work_and_send_nothing_twice() {
     let mut world = World::new();
     world.concurrency = 16;

@@ -6,11 +6,10 @@ pub mod definitions;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jiff::SignedDuration;
 use perene_policy::answer::{Answer, NoAnswer, NoAnswerKind};
 use perene_policy::{Class, Endpoint, Fingerprint, Grant, Secret};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
@@ -55,7 +54,7 @@ pub struct Oauth2App {
     /// Further headers.
     pub headers: Vec<(String, String)>,
     /// How long an access token usually lives, where that is known.
-    pub usual_life: Option<Duration>,
+    pub usual_life: Option<SignedDuration>,
 }
 
 /// An OAuth 2.0 provider.
@@ -102,12 +101,6 @@ impl Oauth2Provider {
         Ok(Self { client: http::client(connections)?, app, headers })
     }
 
-    /// How long an access token of this provider usually lives; `None` where nothing is known. Of use where
-    /// an answer does not tell (RFC 6749, section 5.1, leaves that to the documentation).
-    pub fn usual_life(&self) -> Option<Duration> {
-        self.app.usual_life
-    }
-
     /// <https://datatracker.ietf.org/doc/html/rfc6749#section-6>
     fn refresh(&self, token: &Secret) -> reqwest::RequestBuilder {
         let app = &self.app;
@@ -149,6 +142,10 @@ impl Provider for Oauth2Provider {
 
     fn class(&self) -> Class {
         self.app.class
+    }
+
+    fn usual_life(&self) -> Option<SignedDuration> {
+        self.app.usual_life
     }
 
     async fn call(&self, _grant: Grant, endpoint: Endpoint, token: &Secret) -> Result<Answer, NoAnswer> {

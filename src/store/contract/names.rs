@@ -77,7 +77,7 @@ pub(crate) async fn names_with_quotes_dots_and_blanks_are_quoted<F: Fixture>() {
     assert_eq!(flag, [[Some("up".to_owned())]]);
     let ana = Recipient { email: Some("ana@example.com".to_owned()), username: Some("Ana".to_owned()) };
     assert_eq!(store.recipient(0, "1").await.expect("reads"), Some(ana));
-    assert_eq!(store.standing(days(7), 1, now()).await.expect("counts").failing, 1);
+    assert_eq!(store.standing(&[days(7)], 1, now()).await.expect("counts").failing, 1);
     assert_eq!(store.remembered(None, 9, now()).await.expect("reads").len(), 1);
 
     let connection = take().await;

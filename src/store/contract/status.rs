@@ -49,7 +49,7 @@ pub(crate) async fn each_connection_is_counted_once<F: Fixture>() {
         })
         .await;
     world.remember(11, |_, memory| memory.state = State::NotExtended).await;
-    let standing = world.store.standing(days(7), 0, now()).await.expect("counts");
+    let standing = world.store.standing(&[days(7)], 0, now()).await.expect("counts");
     let expected = Standing { healthy: 3, due: 3, failing: 1, waiting: 2, dark: 3, limited: 1, soonest: Vec::new() };
     assert_eq!(standing, expected);
 }
@@ -61,9 +61,9 @@ pub(crate) async fn the_soonest_expiries_come_first<F: Fixture>() {
     }
     world.insert(6, "EAA", None).await;
     world.insert(7, "", Some(now() + hours(2))).await;
-    let standing = world.store.standing(days(7), 2, now()).await.expect("counts");
+    let standing = world.store.standing(&[days(7)], 2, now()).await.expect("counts");
     assert_eq!(standing.soonest, [(0, "2".to_owned(), now() + hours(1)), (0, "3".to_owned(), now() + days(3))]);
-    assert_eq!(world.store.standing(days(7), 9, now()).await.expect("counts").soonest.len(), 3);
+    assert_eq!(world.store.standing(&[days(7)], 9, now()).await.expect("counts").soonest.len(), 3);
 }
 
 pub(crate) async fn find_sees_the_row_leased_or_not<F: Fixture>() {

@@ -198,6 +198,7 @@ pub(crate) fn due<'a>() -> Claim<'a> {
         until: now() + SignedDuration::from_secs(60),
         after: None,
         limit: 100,
+        overdue: SignedDuration::ZERO,
     }
 }
 

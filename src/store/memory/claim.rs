@@ -88,15 +88,15 @@ fn waits(table: &Table, key: &Key, now: Timestamp) -> bool {
     table.kept(key).and_then(|kept| kept.memory.next_try_at).is_some_and(|at| at > now)
 }
 
-/// Those that expire after `now`, behind the cursor.
+/// Those that expire late enough, behind the cursor.
 fn dated<'a>(table: &'a Table, claim: &Claim<'_>) -> impl Iterator<Item = Candidate> + 'a {
-    let now = claim.now;
+    let since = claim.since();
     let after = claim.after.and_then(|cursor| Some((instant(cursor.expires_us?), Key::of(&cursor.id))));
-    let from = (now, Key::FIRST);
+    let from = (since, Key::FIRST);
     let from = after.clone().map_or_else(|| from.clone(), |after| after.max(from.clone()));
     table
         .dated_from(from)
-        .filter(move |row| row.0 > now && after.as_ref() != Some(row))
+        .filter(move |row| row.0 > since && after.as_ref() != Some(row))
         .map(|(at, key)| (Some(*at), key.clone()))
 }
 
@@ -108,7 +108,7 @@ fn undated<'a>(table: &'a Table, claim: &Claim<'_>) -> impl Iterator<Item = Cand
 }
 
 fn to_be_tried(table: &Table, claim: &Claim<'_>, ahead: SignedDuration) -> Vec<Candidate> {
-    let (now, end) = (claim.now, later(claim.now, ahead));
+    let (now, since, end) = (claim.now, claim.since(), later(claim.now, ahead));
     let mut rows: Vec<Candidate> = table
         .to_be_tried(now)
         .filter_map(|key| {
@@ -116,7 +116,9 @@ fn to_be_tried(table: &Table, claim: &Claim<'_>, ahead: SignedDuration) -> Vec<C
             let state = table.kept(key).map(|kept| &kept.memory.state);
             let is_far_too =
                 matches!(state, Some(Standing::Healthy | Standing::NotExtended | Standing::NeedsReconnect { .. }));
-            row.expires_at.is_none_or(|at| now < at && (at < end || is_far_too)).then(|| (row.expires_at, key.clone()))
+            row.expires_at
+                .is_none_or(|at| since < at && (at < end || is_far_too))
+                .then(|| (row.expires_at, key.clone()))
         })
         .collect();
     rows.sort_unstable_by(|a, b| place(a).cmp(&place(b)));

@@ -17,7 +17,7 @@ pub(super) fn commit(state: &mut State, mapped: &Mapped, commit: &Commit, now: T
     let key = Key::of(&commit.connection.id);
     let table = &mut state.tables[mapped.table];
     let holds = match commit.guard {
-        Guard::Lease(fence) => table.leases.get(&key).is_some_and(|held| held.fence == fence),
+        Guard::Lease(fence) | Guard::Kept(fence) => table.leases.get(&key).is_some_and(|held| held.fence == fence),
         Guard::Memory(version) => {
             table.kept(&key).is_some_and(|kept| kept.version == version) && !table.is_leased(&key, None, now)
         }
@@ -33,6 +33,7 @@ pub(super) fn commit(state: &mut State, mapped: &Mapped, commit: &Commit, now: T
             let last = Last { fence, decision: commit.decision.clone(), committed: committed.clone() };
             table.last.insert(key, last);
         }
+        Guard::Kept(_) => {}
         // Whoever held the lapsed lease must not find it when it wakes up.
         Guard::Memory(_) => drop(table.leases.remove(&key)),
     }

@@ -80,6 +80,8 @@ struct State {
     /// The last number that was given to a version, a run or a line: none is given twice.
     last_number: u64,
     findings: Vec<Finding>,
+    /// How often another server has taken the place of the one before.
+    incarnation: u64,
 }
 
 impl MemoryStore {
@@ -101,6 +103,11 @@ impl MemoryStore {
     /// Makes [`Store::findings`] give these from now on.
     pub fn pretend(&self, findings: Vec<Finding>) {
         self.lock().findings = findings;
+    }
+
+    /// Another server takes the place of this one: see [`Store::incarnation`].
+    pub fn be_taken_over(&self) {
+        self.lock().incarnation += 1;
     }
 
     fn mapped(&self, source: usize) -> &Mapped {
@@ -147,6 +154,14 @@ impl State {
 impl Store for MemoryStore {
     async fn now(&self) -> Result<Timestamp, StoreError> {
         Ok(row::floor(self.shared.clock.now()))
+    }
+
+    async fn identity(&self) -> Result<String, StoreError> {
+        Ok("memory".to_owned())
+    }
+
+    async fn incarnation(&self) -> Result<String, StoreError> {
+        Ok(self.lock().incarnation.to_string())
     }
 
     async fn findings(&self) -> Result<Vec<Finding>, StoreError> {
@@ -264,8 +279,13 @@ impl Store for MemoryStore {
         }))
     }
 
-    async fn standing(&self, window: SignedDuration, soonest: usize, now: Timestamp) -> Result<Standing, StoreError> {
-        Ok(status::standing(&self.lock(), &self.sources, window, soonest, now))
+    async fn standing(
+        &self,
+        windows: &[SignedDuration],
+        soonest: usize,
+        now: Timestamp,
+    ) -> Result<Standing, StoreError> {
+        Ok(status::standing(&self.lock(), &self.sources, windows, soonest, now))
     }
 
     async fn find(&self, source: usize, id: &str) -> Result<Option<Connection>, StoreError> {

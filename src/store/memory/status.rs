@@ -7,12 +7,12 @@ use perene_policy::{Memory, Outcome, State as Remembers};
 use super::key::Key;
 use super::row::AppRow;
 use super::{Mapped, State};
-use crate::store::Standing;
+use crate::store::{Standing, window_of};
 
 pub(super) fn standing(
     state: &State,
     sources: &[Mapped],
-    window: SignedDuration,
+    windows: &[SignedDuration],
     soonest: usize,
     now: Timestamp,
 ) -> Standing {
@@ -21,7 +21,7 @@ pub(super) fn standing(
         let table = &state.tables[mapped.table];
         for (key, row) in table.rows().filter(|(_, row)| row.has_token()) {
             let memory = table.kept(key).map(|kept| &kept.memory);
-            *place(&mut standing, row, memory, later(now, window), now) += 1;
+            *place(&mut standing, row, memory, later(now, window_of(windows, source)), now) += 1;
         }
         let ahead = table.dated_from((now, Key::FIRST)).filter(|(at, _)| *at > now).take(soonest);
         let named = ahead.filter_map(|(at, key)| Some((source, table.row(key)?.id.clone(), *at)));

@@ -24,6 +24,9 @@ const CONNECTIONS_MAX: u32 = 5;
 /// So long a connection is waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// So long the end of a session may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// Parameters of the URL that sqlx reads. Others (`pgbouncer`, `schema`, …) are for other programs.
 const PARAMETERS: [&str; 17] = [
     "sslmode",
@@ -121,7 +124,8 @@ impl Connections {
     }
 
     pub(super) async fn close(&self) {
-        self.pool.close().await;
+        // To take leave is a courtesy: from a database that does not answer, nobody waits for it.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await;
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) async fn guarded(
 ) -> Result<HashSet<usize>, Trouble> {
     let mut leases: Vec<(&str, &str, Uuid)> = Vec::new();
     let mut leased: Vec<usize> = Vec::new();
+    let mut kept: Vec<(&str, &str, Uuid)> = Vec::new();
+    let mut keeping: Vec<usize> = Vec::new();
     let mut remembered: Vec<(&str, &str, usize, i64)> = Vec::new();
     for (n, Task { commit, shape }) in tasks.iter().enumerate() {
         let id = commit.connection.id.as_str();
@@ -31,6 +33,10 @@ pub(super) async fn guarded(
                 leases.push((&shape.source, id, fence));
                 leased.push(n);
             }
+            Guard::Kept(fence) => {
+                kept.push((&shape.source, id, fence));
+                keeping.push(n);
+            }
             Guard::Memory(version) => remembered.push((&shape.source, id, n, version)),
         }
     }
@@ -38,11 +44,32 @@ pub(super) async fn guarded(
     if !leases.is_empty() {
         guarded.extend(give_back(transaction, &leases).await?.into_iter().filter_map(|place| leased.get(place)));
     }
+    if !kept.is_empty() {
+        guarded.extend(still_held(transaction, &kept).await?.into_iter().filter_map(|place| keeping.get(place)));
+    }
     if !remembered.is_empty() {
         remembered.sort_unstable();
         guarded.extend(still_remembered(transaction, &remembered, now).await?);
     }
     Ok(guarded)
+}
+
+/// Which of `leases` are still there, by their places. They stay, locked until the transaction ends.
+async fn still_held(transaction: &mut Transaction, leases: &[(&str, &str, Uuid)]) -> Result<Vec<usize>, Trouble> {
+    let mut places: Vec<usize> = (0..leases.len()).collect();
+    places.sort_unstable_by_key(|&n| leases[n]);
+    let rows = query(
+        "SELECT u.n FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]::uuid[]) AS u (n, source, id, fence),
+                LATERAL (SELECT 1 FROM perene.lease l
+                         WHERE l.source = u.source AND l.id = u.id AND l.fence = u.fence FOR UPDATE) held",
+    )
+    .bind(places.iter().map(|&n| i64::try_from(n).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(places.iter().map(|&n| leases[n].0).collect::<Vec<_>>())
+    .bind(places.iter().map(|&n| leases[n].1).collect::<Vec<_>>())
+    .bind(places.iter().map(|&n| leases[n].2.to_string()).collect::<Vec<_>>())
+    .fetch_all(&mut **transaction)
+    .await?;
+    Ok(numbers(&rows)?)
 }
 
 /// Which of `remembered` (source, key, place, version; sorted) are in that version and leased by nobody.

@@ -36,7 +36,7 @@ impl<'a> Line<'a> {
 
 /// What tells a commit that is carried out once more from any other under the same lease.
 pub(super) fn mark(commit: &Commit) -> Option<Uuid> {
-    let Guard::Lease(fence) = commit.guard else { return None };
+    let (Guard::Lease(fence) | Guard::Kept(fence)) = commit.guard else { return None };
     let Commit { decision, .. } = commit;
     let mut digest = Sha256::new().chain_update(fence).chain_update(format!("{decision:?}"));
     // Secrets print nothing of themselves.

@@ -15,6 +15,7 @@ mod flag;
 mod grants;
 mod guard;
 mod history;
+mod identity;
 mod mapped;
 mod memory;
 mod migrate;
@@ -74,7 +75,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// [`StoreError::Mapping`] if the URL cannot be read, [`StoreError::Unreachable`] if the database
-    /// cannot be reached or does not let us in. No error holds the password.
+    /// cannot be reached, [`StoreError::NotLetIn`] if it does not let us in. No error holds the password.
     pub async fn connect(url: &Secret, sources: Vec<Source>) -> Result<Self, StoreError> {
         let connections = Connections::open(url).await?;
         let shapes = RwLock::new(vec![None; sources.len()]);
@@ -137,6 +138,14 @@ impl PostgresStore {
 impl Store for PostgresStore {
     async fn now(&self) -> Result<Timestamp, StoreError> {
         self.repeat(STEP_TIMEOUT, || self.now_once()).await
+    }
+
+    async fn identity(&self) -> Result<String, StoreError> {
+        self.repeat(STEP_TIMEOUT, || self.identity_once()).await
+    }
+
+    async fn incarnation(&self) -> Result<String, StoreError> {
+        self.repeat(STEP_TIMEOUT, || self.incarnation_once()).await
     }
 
     async fn findings(&self) -> Result<Vec<Finding>, StoreError> {
@@ -242,8 +251,13 @@ impl Store for PostgresStore {
         self.repeat(STEP_TIMEOUT, || self.recipient_once(source, user_id)).await
     }
 
-    async fn standing(&self, window: SignedDuration, soonest: usize, now: Timestamp) -> Result<Standing, StoreError> {
-        self.repeat(SCAN_TIMEOUT, || self.standing_once(window, soonest, now)).await
+    async fn standing(
+        &self,
+        windows: &[SignedDuration],
+        soonest: usize,
+        now: Timestamp,
+    ) -> Result<Standing, StoreError> {
+        self.repeat(SCAN_TIMEOUT, || self.standing_once(windows, soonest, now)).await
     }
 
     async fn find(&self, source: usize, id: &str) -> Result<Option<Connection>, StoreError> {

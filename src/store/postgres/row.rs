@@ -120,7 +120,12 @@ impl Wanted {
         let now = shape.expires.write("$2");
         let horizon = shape.expires.write("$3");
         let is_waiting_over = "(c.next_try_at IS NULL OR c.next_try_at <= $2::timestamptz)";
-        let is_ahead = format!("{expiry} > {now} AND {expiry} < {horizon}");
+        // A whole number of seconds: nothing of the app's stands in the text.
+        let since = match claim.overdue.as_secs() {
+            0 => now.clone(),
+            seconds => shape.expires.write(&format!("($2::timestamptz - interval '{seconds} seconds')")),
+        };
+        let is_ahead = format!("{expiry} > {since} AND {expiry} < {horizon}");
         let (which, span) = match claim.which {
             Which::Due { window } => (format!("{is_ahead} AND {is_waiting_over}"), Some(window)),
             Which::Undated => {
@@ -128,7 +133,7 @@ impl Wanted {
             }
             Which::Retry { ahead } => {
                 let is_far =
-                    format!("({expiry} > {now} AND c.state IN ('healthy', 'not_extended', 'needs_reconnect'))");
+                    format!("({expiry} > {since} AND c.state IN ('healthy', 'not_extended', 'needs_reconnect'))");
                 let is_wanted = format!("({expiry} IS NULL OR ({is_ahead}) OR {is_far})");
                 (format!("c.next_try_at <= $2::timestamptz AND {is_wanted}"), Some(ahead))
             }

@@ -10,17 +10,18 @@ use crate::store::StoreError;
 
 /// The steps, in order; the version of a schema is how many of them it has seen. A step that was released
 /// is never changed.
-pub(super) const STEPS: [&[&str]; 1] = [&[
-    "CREATE TABLE perene.migration (version integer PRIMARY KEY, made_at timestamptz NOT NULL DEFAULT now())",
-    // What is in flight. Rows come and go all the time: room in each page lets an update stay in it.
-    "CREATE TABLE perene.lease (
+pub(super) const STEPS: [&[&str]; 2] = [
+    &[
+        "CREATE TABLE perene.migration (version integer PRIMARY KEY, made_at timestamptz NOT NULL DEFAULT now())",
+        // What is in flight. Rows come and go all the time: room in each page lets an update stay in it.
+        "CREATE TABLE perene.lease (
         source text COLLATE \"C\" NOT NULL, id text COLLATE \"C\" NOT NULL,
         holder text NOT NULL, fence uuid NOT NULL, until timestamptz NOT NULL,
         PRIMARY KEY (source, id)
     ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02)",
-    // Versions are never used twice, also not by a row that was forgotten and is remembered again.
-    "CREATE SEQUENCE perene.connection_version",
-    "CREATE TABLE perene.connection (
+        // Versions are never used twice, also not by a row that was forgotten and is remembered again.
+        "CREATE SEQUENCE perene.connection_version",
+        "CREATE TABLE perene.connection (
         source text COLLATE \"C\" NOT NULL, id text COLLATE \"C\" NOT NULL,
         version bigint NOT NULL DEFAULT nextval('perene.connection_version'),
         generation text NOT NULL, user_table text, user_id text, flagged boolean NOT NULL,
@@ -28,36 +29,42 @@ pub(super) const STEPS: [&[&str]; 1] = [&[
         expires_at timestamptz, next_try_at timestamptz, memory text NOT NULL,
         PRIMARY KEY (source, id)
     )",
-    "CREATE INDEX connection_next_try ON perene.connection (source, next_try_at)",
-    "CREATE INDEX connection_incident ON perene.connection (incident_id) WHERE incident_id IS NOT NULL",
-    "CREATE INDEX connection_flagged ON perene.connection (user_table, user_id) WHERE flagged",
-    // The mark tells a commit that is carried out again, because its answer was lost, from a late one.
-    "CREATE TABLE perene.history (
+        "CREATE INDEX connection_next_try ON perene.connection (source, next_try_at)",
+        "CREATE INDEX connection_incident ON perene.connection (incident_id) WHERE incident_id IS NOT NULL",
+        "CREATE INDEX connection_flagged ON perene.connection (user_table, user_id) WHERE flagged",
+        // The mark tells a commit that is carried out again, because its answer was lost, from a late one.
+        "CREATE TABLE perene.history (
         seq bigint GENERATED ALWAYS AS IDENTITY,
         source text COLLATE \"C\" NOT NULL, id text COLLATE \"C\" NOT NULL, at timestamptz NOT NULL,
         event text NOT NULL, outcome text, text text NOT NULL, mark uuid,
         PRIMARY KEY (source, id, seq)
     )",
-    // It grows by a line for every refresh, in order of time: an index of page ranges is enough, and almost free.
-    "CREATE INDEX history_at ON perene.history USING brin (at)",
-    "CREATE TABLE perene.outbox (
+        // It grows by a line for every refresh, in order of time: an index of page ranges is enough, and almost free.
+        "CREATE INDEX history_at ON perene.history USING brin (at)",
+        "CREATE TABLE perene.outbox (
         id text PRIMARY KEY, seq bigint GENERATED ALWAYS AS IDENTITY,
         incident_id text NOT NULL, source text NOT NULL, connection_id text NOT NULL, user_id text,
         channel text NOT NULL, kind text NOT NULL, payload text NOT NULL,
         created_at timestamptz NOT NULL, next_at timestamptz NOT NULL, attempts integer NOT NULL DEFAULT 0,
         lease_until timestamptz, done_at timestamptz, error text
     )",
-    "CREATE INDEX outbox_next ON perene.outbox (next_at) WHERE done_at IS NULL",
-    "CREATE TABLE perene.app (name text PRIMARY KEY, version bigint NOT NULL, state text NOT NULL)",
-    "CREATE TABLE perene.run (
+        "CREATE INDEX outbox_next ON perene.outbox (next_at) WHERE done_at IS NULL",
+        "CREATE TABLE perene.app (name text PRIMARY KEY, version bigint NOT NULL, state text NOT NULL)",
+        "CREATE TABLE perene.run (
         seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text NOT NULL, replica text NOT NULL,
         started_at timestamptz NOT NULL, finished_at timestamptz, report text
     )",
-    "CREATE TABLE perene.alarm (
+        "CREATE TABLE perene.alarm (
         subject text NOT NULL, kind text NOT NULL, since timestamptz NOT NULL, text text NOT NULL,
         PRIMARY KEY (subject, kind)
     )",
-]];
+    ],
+    &[
+        // What is kept outside of the database, in journals, is kept under this name. One row.
+        "CREATE TABLE perene.identity (is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one), id uuid NOT NULL)",
+        "INSERT INTO perene.identity (id) VALUES (gen_random_uuid())",
+    ],
+];
 
 /// Replicas that start together make the tables one after the other. The number is any, and always this.
 const LOCK: i64 = 0x7065_7265_6e65;

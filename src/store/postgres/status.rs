@@ -8,12 +8,12 @@ use super::connect::{Transaction, query};
 use super::shape::Shape;
 use super::time::PgTime;
 use super::trouble::Trouble;
-use crate::store::Standing;
+use crate::store::{Standing, window_of};
 
 impl PostgresStore {
     pub(super) async fn standing_once(
         &self,
-        window: SignedDuration,
+        windows: &[SignedDuration],
         soonest: usize,
         now: Timestamp,
     ) -> Result<Standing, Trouble> {
@@ -22,7 +22,7 @@ impl PostgresStore {
         let mut standing = Standing::default();
         for source in 0..self.sources.len() {
             let shape = self.shape(&mut transaction, source).await?;
-            add_counts(&mut transaction, &shape, window, now, &mut standing).await?;
+            add_counts(&mut transaction, &shape, window_of(windows, source), now, &mut standing).await?;
             let ahead = next_to_expire(&mut transaction, &shape, soonest, now).await?;
             standing.soonest.extend(ahead.into_iter().map(|(id, at)| (source, id, at)));
         }

@@ -148,16 +148,19 @@ pub(super) fn push_conditions(statement: &mut Statement, mapped: &Mapped, shapes
     let now = claim.now;
     // Rows have whole milliseconds: after `now` is after its last whole one, before an end before its next.
     let now_ms = now.as_microsecond().div_euclid(1000);
+    let since_ms = claim.since().as_microsecond().div_euclid(1000);
     let end_ms = |end: jiff::Timestamp| -(-end.as_microsecond()).div_euclid(1000);
     statement.push(format!(" WHERE octet_length({}) > 0", mapped.token()));
     push_grants(statement, mapped, claim.grants);
     match claim.which {
         Which::Due { window } => {
             let end = now.saturating_add(window).unwrap_or(now);
-            let from = claim.after.and_then(|cursor| cursor.expires_us).map_or(now, super::sql::from_micros).max(now);
+            let since = claim.since();
+            let from =
+                claim.after.and_then(|cursor| cursor.expires_us).map_or(since, super::sql::from_micros).max(since);
             statement.push(" AND ");
             push_ranges(statement, &expires, from, end);
-            statement.push(format!(" AND {millis} > ")).push_bind(now_ms);
+            statement.push(format!(" AND {millis} > ")).push_bind(since_ms);
             statement.push(format!(" AND {millis} < ")).push_bind(end_ms(end));
             statement.push(" AND (c.next_try_at IS NULL OR c.next_try_at <= ").push_bind(micros(now)).push(")");
         }
@@ -168,7 +171,7 @@ pub(super) fn push_conditions(statement: &mut Statement, mapped: &Mapped, shapes
         Which::Retry { ahead } => {
             let end = now.saturating_add(ahead).unwrap_or(now);
             statement.push(" AND c.next_try_at <= ").push_bind(micros(now));
-            statement.push(format!(" AND ({expires} IS NULL OR ({millis} > ")).push_bind(now_ms);
+            statement.push(format!(" AND ({expires} IS NULL OR ({millis} > ")).push_bind(since_ms);
             statement.push(format!(" AND ({millis} < ")).push_bind(end_ms(end));
             statement.push(" OR c.state IN ('healthy', 'not_extended', 'needs_reconnect'))))");
         }

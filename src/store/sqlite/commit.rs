@@ -95,7 +95,7 @@ impl Page<'_> {
                 results.push(Committed::GuardLost);
                 continue;
             }
-            if about.fence.take().is_some() {
+            if !matches!(commit.guard, Guard::Kept(_)) && about.fence.take().is_some() {
                 given_back.push(key);
             }
             let result = if let Some(text) = self.refused.get(&place) {
@@ -212,7 +212,7 @@ impl Page<'_> {
 /// Whether nobody else has decided meanwhile.
 fn holds(guard: Guard, known: &Known, now: Timestamp) -> bool {
     match guard {
-        Guard::Lease(fence) => known.fence.as_deref() == Some(fence.to_string().as_str()),
+        Guard::Lease(fence) | Guard::Kept(fence) => known.fence.as_deref() == Some(fence.to_string().as_str()),
         // A lapsed lease is gone with this commit, so that its holder has lost it when it wakes up.
         Guard::Memory(version) => {
             known.version == Some(version)

@@ -84,6 +84,15 @@ impl Store for SqliteStore {
         Ok(self.clock.now())
     }
 
+    async fn identity(&self) -> Result<String, StoreError> {
+        schema::identity(&self.database).await
+    }
+
+    // No other server takes the place of a file.
+    async fn incarnation(&self) -> Result<String, StoreError> {
+        Ok(String::new())
+    }
+
     async fn findings(&self) -> Result<Vec<Finding>, StoreError> {
         findings::findings(&self.database, &self.sources).await
     }
@@ -185,8 +194,13 @@ impl Store for SqliteStore {
         status::recipient(&self.database, self.source(source)?, user_id).await
     }
 
-    async fn standing(&self, window: SignedDuration, soonest: usize, now: Timestamp) -> Result<Standing, StoreError> {
-        status::standing(&self.database, &self.sources, window, soonest, now).await
+    async fn standing(
+        &self,
+        windows: &[SignedDuration],
+        soonest: usize,
+        now: Timestamp,
+    ) -> Result<Standing, StoreError> {
+        status::standing(&self.database, &self.sources, windows, soonest, now).await
     }
 
     async fn find(&self, source: usize, id: &str) -> Result<Option<Connection>, StoreError> {

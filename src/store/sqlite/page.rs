@@ -49,7 +49,8 @@ pub(super) async fn candidates(
     };
     let mut page = Vec::new();
     if claim.after.is_none_or(|cursor| cursor.expires_us.is_some()) {
-        let from = claim.after.and_then(|cursor| cursor.expires_us).map_or(claim.now, from_micros).max(claim.now);
+        let from =
+            claim.after.and_then(|cursor| cursor.expires_us).map_or(claim.since(), from_micros).max(claim.since());
         let stretches = STRETCHES.into_iter().map(|stretch| from.saturating_add(stretch).unwrap_or(end));
         for stretch in stretches.filter(|stretch| *stretch < end).chain([end]) {
             page = fetch(connection, dated(mapped, shapes, claim, from, stretch)).await?;
@@ -91,7 +92,7 @@ pub(super) fn dated(mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>, from: T
     statement.push_bind(mapped.name.clone()).push(" AND c.id = CAST(t.key AS TEXT)");
     statement.push(" LEFT JOIN perene_lease AS l ON l.source = ").push_bind(mapped.name.clone());
     statement.push(" AND l.id = CAST(t.key AS TEXT) WHERE t.ms > ");
-    statement.push_bind(claim.now.as_microsecond().div_euclid(1000));
+    statement.push_bind(claim.since().as_microsecond().div_euclid(1000));
     if end < Timestamp::MAX {
         statement.push(" AND t.ms < ").push_bind(-(-end.as_microsecond()).div_euclid(1000));
     }

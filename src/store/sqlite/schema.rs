@@ -6,11 +6,11 @@ use super::connect::Database;
 use crate::store::StoreError;
 
 /// The version of the tables below. It grows with every change to them.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// What makes the tables. `perene_meta` holds two numbers: the version of the tables, and the one that the
 /// latest memory was given.
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 19] = [
     "CREATE TABLE IF NOT EXISTS perene_meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS perene_lease (source TEXT NOT NULL, id TEXT NOT NULL, holder TEXT NOT NULL, \
      fence TEXT NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (source, id)) STRICT, WITHOUT ROWID",
@@ -36,7 +36,10 @@ const TABLES: [&str; 17] = [
     "CREATE TABLE IF NOT EXISTS perene_alarm (subject TEXT NOT NULL, kind TEXT NOT NULL, since INTEGER NOT NULL, \
      text TEXT NOT NULL, PRIMARY KEY (subject, kind)) STRICT, WITHOUT ROWID",
     "INSERT INTO perene_meta (name, value) VALUES ('version', 0) ON CONFLICT (name) DO NOTHING",
-    "INSERT INTO perene_meta (name, value) VALUES ('schema', 1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    // What is kept outside of the database, in journals, is kept under this name. One row.
+    "CREATE TABLE IF NOT EXISTS perene_identity (is_one INTEGER PRIMARY KEY CHECK (is_one = 1), id TEXT NOT NULL) STRICT",
+    "INSERT INTO perene_identity (is_one, id) VALUES (1, lower(hex(randomblob(16)))) ON CONFLICT DO NOTHING",
+    "INSERT INTO perene_meta (name, value) VALUES ('schema', 2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
 ];
 
 pub(super) async fn prepare(database: &Database) -> Result<(), StoreError> {
@@ -65,6 +68,13 @@ pub(super) async fn missing(
         ))),
         _ => Ok(&TABLES),
     }
+}
+
+pub(super) async fn identity(database: &Database) -> Result<String, StoreError> {
+    let failed = |error| database.failed(error);
+    let mut reader = database.read().await?;
+    let row = sqlx::query("SELECT id FROM perene_identity").fetch_one(&mut *reader).await.map_err(failed)?;
+    row.try_get(0).map_err(failed)
 }
 
 async fn version(connection: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {

@@ -8,7 +8,7 @@ use super::connect::Database;
 use super::row;
 use super::shape::Shapes;
 use super::sql::{Mapped, Statement, from_millis, millis_of, push_ranges, quoted, table};
-use crate::store::{Recipient, Standing, StoreError};
+use crate::store::{Recipient, Standing, StoreError, window_of};
 
 /// How far ahead the soonest expiries are looked for: mostly the first step finds enough, by the index.
 const STEPS: [SignedDuration; 3] =
@@ -17,7 +17,7 @@ const STEPS: [SignedDuration; 3] =
 pub(super) async fn standing(
     database: &Database,
     sources: &[Mapped],
-    window: SignedDuration,
+    windows: &[SignedDuration],
     soonest: usize,
     now: Timestamp,
 ) -> Result<Standing, StoreError> {
@@ -25,7 +25,7 @@ pub(super) async fn standing(
     let mut reader = database.read().await?;
     let mut standing = Standing::default();
     for (source, mapped) in sources.iter().enumerate() {
-        let mut statement = count_by_class(mapped, window, now);
+        let mut statement = count_by_class(mapped, window_of(windows, source), now);
         for row in statement.build().fetch_all(&mut *reader).await.map_err(failed)? {
             let count = row.try_get::<i64, _>(1).map_err(failed)?.unsigned_abs();
             let sum = match row.try_get::<&str, _>(0).map_err(failed)? {

@@ -77,6 +77,7 @@ fn due<'a>() -> Claim<'a> {
         until: now() + SignedDuration::from_secs(60),
         after: None,
         limit: 500,
+        overdue: SignedDuration::ZERO,
     }
 }
 

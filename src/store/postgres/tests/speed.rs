@@ -49,6 +49,7 @@ async fn twenty_thousand_due_of_a_million() {
         until: now() + SignedDuration::from_secs(60),
         after: None,
         limit: PAGE,
+        overdue: SignedDuration::ZERO,
     };
     let (mut claiming, mut committing, mut done, mut after) = (0.0, 0.0, 0, None);
     loop {
@@ -86,7 +87,7 @@ async fn twenty_thousand_due_of_a_million() {
     assert!(claimed.connections.is_empty());
     eprintln!("a claim that finds nothing: {:?}", clock.monotonic() - begun);
     let begun = clock.monotonic();
-    let standing = store.standing(days(7), 5, now()).await.expect("counts");
+    let standing = store.standing(&[days(7)], 5, now()).await.expect("counts");
     eprintln!("standing of {ROWS} rows: {:?} {standing:?}", clock.monotonic() - begun);
     let begun = clock.monotonic();
     store.count(&claim).await.expect("counts");

@@ -45,7 +45,7 @@ async fn timestamps_without_zone_are_utc_whatever_the_servers_zone() {
         .texts("SELECT token_expires_at::text, token_refreshed_at::text FROM instagram_connections WHERE id = 2")
         .await;
     assert_eq!(row, [[Some("2027-01-22 03:00:00".to_owned()), Some("2026-11-23 03:00:00".to_owned())]]);
-    let soonest = store.standing(days(7), 1, now()).await.expect("counts").soonest;
+    let soonest = store.standing(&[days(7)], 1, now()).await.expect("counts").soonest;
     assert_eq!(soonest, [(0, "3".to_owned(), "2026-11-30T02:59:59Z".parse().expect("a date"))]);
 }
 
@@ -73,7 +73,7 @@ async fn dates_that_no_calendar_knows_are_read_and_stop_nothing() {
     assert_eq!(live, [("5", Some(now() + days(1))), ("3", Some(Timestamp::MAX)), ("1", Some(Timestamp::MAX))]);
     let expired = store.find(0, "2").await.expect("reads").expect("the row");
     assert_eq!(expired.expires_at, Some(Timestamp::MIN));
-    let standing = store.standing(days(7), 9, now()).await.expect("counts");
+    let standing = store.standing(&[days(7)], 9, now()).await.expect("counts");
     assert_eq!((standing.dark, standing.due, standing.healthy), (2, 1, 2));
 }
 

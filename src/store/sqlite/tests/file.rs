@@ -96,7 +96,7 @@ async fn looking_changes_no_byte_of_the_file() {
     store.migrate().await.expect("there is nothing to do");
     store.prepare().await.expect("there is nothing to do");
     store.peek(&due()).await.expect("reads");
-    store.standing(days(7), 9, now()).await.expect("counts");
+    store.standing(&[days(7)], 9, now()).await.expect("counts");
     assert!(store.take_outbox(9, now(), now()).await.expect("takes").is_empty());
     store.close().await;
     assert_eq!(std::fs::read(world.fixture.path()).expect("reads"), before);

@@ -29,7 +29,7 @@ async fn twenty_thousand_of_a_million() {
     let count = store.count(&due()).await.expect("counts");
     lap(&format!("count {count}"), start);
     let start = clock.monotonic();
-    store.standing(crate::store::contract::world::days(7), 10, now()).await.expect("counts");
+    store.standing(&[crate::store::contract::world::days(7)], 10, now()).await.expect("counts");
     lap("standing", start);
     let start = clock.monotonic();
     store.findings().await.expect("looks");

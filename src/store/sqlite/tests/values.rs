@@ -88,7 +88,7 @@ async fn dates_come_soonest_first_whatever_their_form() {
         after = Some(next);
     }
     assert_eq!(taken, ["2", "5", "4", "3", "1"]);
-    let soonest = world.store.standing(days(7), 2, now()).await.expect("counts").soonest;
+    let soonest = world.store.standing(&[days(7)], 2, now()).await.expect("counts").soonest;
     assert_eq!(soonest.iter().map(|(_, id, _)| id.as_str()).collect::<Vec<_>>(), ["2", "5"]);
 }
 
@@ -108,7 +108,7 @@ async fn what_is_no_date_is_never_due_and_is_named() {
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0].kind, FindingKind::Advice);
     assert!(findings[0].text.contains("`1`, `2`, `3` and others"), "{findings:?}");
-    assert_eq!(world.store.standing(days(7), 9, now()).await.expect("counts").failing, forms.len() as u64);
+    assert_eq!(world.store.standing(&[days(7)], 9, now()).await.expect("counts").failing, forms.len() as u64);
     // Named, one is taken all the same, and a success cures it.
     let connection = world.take(1).await;
     assert_eq!(connection.expires_at, None);

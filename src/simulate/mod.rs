@@ -1,0 +1,3 @@
+//! Years in seconds.
+
+pub(crate) mod time;
