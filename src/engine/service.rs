@@ -20,7 +20,7 @@ use crate::store::{StoreError, Which};
 const TICK: Duration = Duration::from_secs(5);
 
 /// How often it looks while the database is away, so that it is found within seconds of its return.
-const AWAY_TICK: Duration = Duration::from_secs(2);
+const AWAY_TICK: Duration = Duration::from_secs(1);
 
 /// How often it looks while something is missing that somebody must mend.
 const BROKEN_TICK: Duration = Duration::from_secs(10);
