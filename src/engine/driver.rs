@@ -25,12 +25,11 @@ use perene_policy::{
 use uuid::Uuid;
 
 use super::intent::NoIntent;
-use super::ledger::Place;
 use super::outage::Outage;
 use super::report::{Report, Trouble};
 use super::{Engine, Stop, outbox};
 use crate::failpoint::fail_at;
-use crate::journal::{Entry, JournalError};
+use crate::journal::{Entry, EntryId, JournalError};
 use crate::store::{Claim, Claimed, Commit, Committed, Cursor, Guard, Lease, StoreError, Which};
 
 /// A lease outlives the longest call (30 s) by a wide margin, and a killed replica's leases are taken over
@@ -103,7 +102,7 @@ pub(super) struct Driver<'a> {
     pub(super) intending: Vec<InFlight>,
     pub(super) is_intending: bool,
     /// What is kept in the journal and not committed yet, by the connection's key.
-    journalled: BTreeMap<String, Place>,
+    journalled: BTreeMap<String, EntryId>,
     /// Decided, not committed.
     decided: Vec<Commit>,
     /// Leases to be given back.
@@ -157,7 +156,7 @@ pub(super) enum Work {
     Intended(Vec<InFlight>, Timestamp, Result<Vec<Committed>, NoIntent>),
     Called(Box<InFlight>, Timestamp, Result<Answer, NoAnswer>),
     /// An answer that brought a token is on disk.
-    Journalled(Box<InFlight>, Box<Verdict>, Timestamp, Result<Option<Place>, JournalError>),
+    Journalled(Box<InFlight>, Box<Verdict>, Timestamp, Result<Option<EntryId>, JournalError>),
     /// A refusal has had its time to be overtaken.
     Settled(Box<InFlight>, Box<Conclusion>),
     Waited(Box<InFlight>),
@@ -756,7 +755,7 @@ impl<'a> Driver<'a> {
         let batch = std::mem::replace(&mut self.decided, rest);
         let engine = self.engine;
         let ids = batch.iter().map(|commit| &commit.connection.id);
-        let kept: BTreeMap<String, Place> =
+        let kept: BTreeMap<String, EntryId> =
             ids.filter_map(|id| Some((id.clone(), *self.journalled.get(id)?))).collect();
         let began = engine.parts.clock.monotonic();
         self.outage.commit_began(began);
@@ -1102,8 +1101,8 @@ impl Engine {
     }
 
     /// What the database has confirmed leaves the journal; what it has not stays, to be replayed.
-    async fn settle_kept(&self, batch: &[Commit], committed: &[Committed], kept: &BTreeMap<String, Place>) {
-        let mut done: BTreeMap<usize, Vec<Place>> = BTreeMap::new();
+    async fn settle_kept(&self, batch: &[Commit], committed: &[Committed], kept: &BTreeMap<String, EntryId>) {
+        let mut done: BTreeMap<usize, Vec<EntryId>> = BTreeMap::new();
         for (commit, committed) in batch.iter().zip(committed) {
             if matches!(committed, Committed::Done | Committed::Superseded)
                 && let Some(place) = kept.get(&commit.connection.id)

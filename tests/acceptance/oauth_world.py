@@ -123,11 +123,12 @@ class OauthWorld:
         connection.close()
         return keys
 
-    def make_due(self, keys: list[int], left: timedelta = 10 * MINUTE) -> None:
-        """The app has the dates of these rows nearer, so that they are refreshed again."""
+    def make_due(self, keys: list[int], left: timedelta = 10 * MINUTE, life: timedelta = 60 * MINUTE) -> None:
+        """Time passes for these rows, as far as they can tell: `left` of the `life` that they were given is still to come."""
         marks = ", ".join("?" for _ in keys)
         if keys:
-            self.store.execute(f"UPDATE {self.TABLE} SET token_expires_at = ? WHERE id IN ({marks})", self.store.stamp(now() + left, "timestamptz"), *keys)
+            ends, began = (self.store.stamp(at, "timestamptz") for at in (now() + left, now() + left - life))
+            self.store.execute(f"UPDATE {self.TABLE} SET token_expires_at = ?, token_refreshed_at = ? WHERE id IN ({marks})", ends, began, *keys)
 
     def pairs(self) -> dict[int, Pair]:
         rows = self.store.query(f"SELECT * FROM {self.TABLE}")

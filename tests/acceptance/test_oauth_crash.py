@@ -155,6 +155,7 @@ def die_everywhere(world):
     for point in REPLAY:
         (rows[point],) = world.connect(1)
         die_at(world, "after_journal", "refresh", "--id", str(rows[point]))
+        world.lapse()
         # Another row is asked for: what is replayed is replayed whatever the command is about.
         (bystander,) = world.connect(1)
         die_at(world, point, "refresh", "--id", str(bystander))
@@ -227,6 +228,7 @@ def test_extend_death_at_any_step_loses_only_what_dies_and_was_not_journalled(me
     for point in REPLAY:
         (rows[point],) = world.connect(1)
         die_at(world, "after_journal", "refresh", "--id", str(rows[point]))
+        world.lapse()
         die_at(world, point, "refresh", "--id", str(rows["before_call"]))
     afterwards(world)
     record = world.provider.state()

@@ -64,29 +64,21 @@ def test_the_one_last_try_is_declared_and_then_the_customer_is_told(strict, post
     assert 1 <= len(inbox.to("ana@example.com")) <= 2, "at most one when the doubt began and one at its end"
 
 
-def test_a_request_that_never_arrived_is_made_good_by_the_last_try(strict, store, perene):
-    world = OauthWorld(store, perene, strict)
-    (key,) = world.connect(1, left=SOON)
-    strict.faults({"kind": "drop"})
-    world.refresh(code=3)
-    assert world.told(key)["state"] == "uncertain"
-    hurried(world, lambda: not world.first_generation([key], strict.state()), "the last try")
-    record = strict.state()
-    assert not world.behind(record) and not record.presented_again() and not record.revoked()
-    assert world.last_tries() == {key: 1} and not world.uncertain() and not world.store.flag(7)
-    assert world.told(key)["incident"] is None
-
-
-def test_a_last_try_whose_answer_is_lost_too_is_the_last(strict, sqlite, perene):
+def test_the_last_try_makes_good_what_never_arrived_and_is_the_last_also_when_its_answer_is_lost(strict, sqlite, perene):
     world = OauthWorld(sqlite, perene, strict)
-    (key,) = world.connect(1, left=SOON)
-    sent = world.pair(key).refresh_token
-    strict.faults({"kind": "drop"}, {"kind": "lose"})
+    good, bad = world.connect(2, left=SOON)
+    sent = world.pair(bad).refresh_token
+    strict.faults({"kind": "drop", "grants": [world.grants[good]]}, {"kind": "drop", "grants": [world.grants[bad]]},
+                  {"kind": "lose", "grants": [world.grants[bad]]})
     world.refresh(code=3)
-    hurried(world, lambda: world.told(key)["state"] == "needs_reconnect", "the end of the doubt")
-    world.refresh("--force", "--id", str(key), code=None)
-    assert [call["result"] for call in strict.state().calls] == ["failed unanswered", "issued"]
-    assert len(strict.state().presented[sent]) == 1 and world.store.flag(7)
+    assert world.uncertain() == {good, bad}
+    hurried(world, lambda: world.in_state("needs_reconnect") == {bad} and not world.uncertain(), "the last tries")
+    record = strict.state()
+    assert world.behind(record) == {bad} and not world.first_generation([good], record)
+    assert world.last_tries() == {good: 1, bad: 1} and world.told(good)["incident"] is None and world.store.flag(7)
+    world.refresh("--force", "--id", str(bad), code=None)
+    assert [call["result"] for call in strict.state().calls if call["refresh_token"] == sent] == ["failed unanswered", "issued"]
+    assert not record.revoked()
 
 
 @pytest.mark.parametrize("fault", [{"kind": "lose", "status": 0}, {"kind": "fail", "status": 504}, {"kind": "drop"}], ids=["lost", "gateway", "dropped"])

@@ -11,23 +11,17 @@ from stores import now
 NEVER = "0 3 29 2 *"
 
 
-def aged(world, keys, left, life=60 * MINUTE):
-    """Rows as a refresh has left them some time ago: `left` of their `life` is still to come."""
-    world.make_due(keys, left)
-    marks = ", ".join("?" for _ in keys)
-    world.store.execute(f"UPDATE {world.TABLE} SET token_refreshed_at = ? WHERE id IN ({marks})",
-                        world.store.stamp(now() + left - life, "timestamptz"), *keys)
-
-
 def test_the_service_refreshes_an_hourly_token_in_the_last_third_of_its_life(rotating, store, perene):
     world = OauthWorld(store, perene, rotating)
     (first,) = world.connect(1)
     running = world.perene.start("run", PERENE_SCHEDULE__CRON=NEVER)
     until(lambda: not world.first_generation([first], rotating.state()), 60, what="the first run")
     coming, later = world.connect(2)
-    aged(world, [coming], 20 * MINUTE + timedelta(seconds=5))
-    aged(world, [later], 40 * MINUTE)
-    until(lambda: not world.first_generation([coming], rotating.state()), 75, every_s=0.2, what="the hourly token to be refreshed")
+    world.make_due([coming], 20 * MINUTE + timedelta(seconds=5))
+    world.make_due([later], 40 * MINUTE)
+    # Connected by the app, and never refreshed: how long it was given nobody has told.
+    (new,) = world.connect(1, left=5 * MINUTE)
+    until(lambda: not world.first_generation([coming, new], rotating.state()), 75, every_s=0.2, what="the hourly tokens to be refreshed")
     until(lambda: not world.behind(), 20)
     assert running.stop().code == 0
     record = rotating.state()
