@@ -54,7 +54,7 @@ const UNWRITTEN_MAX: usize = 8 * BATCH;
 
 /// A call that still hangs so long after the stop was asked for is given up, as its deadline would have done a
 /// moment later: what the others brought must still be written before the time to stop is over.
-const LAST_CALL: Duration = Duration::from_millis(29_300);
+const LAST_CALL: Duration = Duration::from_secs(29);
 
 /// What a pass is to do.
 #[derive(Debug, Clone, Copy)]

@@ -20,7 +20,7 @@ use crate::store::{StoreError, Which};
 const TICK: Duration = Duration::from_secs(5);
 
 /// How often it looks while the database is away, so that it is found within seconds of its return.
-const AWAY_TICK: Duration = Duration::from_secs(2);
+const AWAY_TICK: Duration = Duration::from_secs(1);
 
 /// How often it looks while something is missing that somebody must mend.
 const BROKEN_TICK: Duration = Duration::from_secs(10);
@@ -59,6 +59,8 @@ struct Rounds {
     back_at: Option<Timestamp>,
     /// The last look failed because it is away.
     is_away: bool,
+    /// Which server answered the last look.
+    incarnation: Option<String>,
     cleaned_at: Option<Timestamp>,
     /// When the backlog of an app whose brake is on was last taken up.
     braked_at: BTreeMap<String, Timestamp>,
@@ -127,7 +129,9 @@ impl Engine {
         self.load_apps(false).await?;
         self.settle_up().await?;
 
-        if rounds.is_away {
+        let incarnation = Some(self.parts.store.incarnation().await?);
+        let before = std::mem::replace(&mut rounds.incarnation, incarnation);
+        if rounds.is_away || (before.is_some() && before != rounds.incarnation) {
             rounds.back_at = Some(now);
         }
         let last = self.parts.store.last_run().await?;
@@ -140,9 +144,6 @@ impl Engine {
         } else if is_due(rounds.swept_at, SWEEP_EVERY, now) {
             self.sweep().await?;
             rounds.swept_at = Some(now);
-        }
-        if self.parts.store.take_was_lost() {
-            rounds.back_at = Some(now);
         }
         if rounds.make_up_at.is_some_and(|at| at <= now) {
             let report = self.make_up(true, stop).await?;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 
 /// So long it takes at the most. What has not ended by then cannot: the database is away.
-const STOP_MAX: Duration = Duration::from_millis(29_700);
+const STOP_MAX: Duration = Duration::from_millis(29_800);
 
 /// Heard by whoever works.
 #[derive(Debug, Clone)]

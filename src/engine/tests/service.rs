@@ -247,6 +247,30 @@ fn whenever_a_replica_dies_its_leases_are_taken_over_within_a_minute() {
 }
 
 #[test]
+fn what_a_failover_has_forgotten_is_refreshed_without_waiting_for_the_next_night() {
+    let world = World::new();
+    world.fleet(3, "IG");
+    let engine = world.engine();
+    world.clock.run(async {
+        let (source, stop) = StopSource::new();
+        let failover = async {
+            world.clock.sleep(seconds(60)).await;
+            assert_eq!(world.script.drain(), 3);
+            // The old row is back, and the schedule's next time is a day away.
+            world.insert(2, "IG-2", Some(days(3)));
+            world.clock.sleep(seconds(60)).await;
+            assert_eq!(world.script.drain(), 0, "a row that is due in between waits for its run");
+            world.store.be_taken_over();
+            world.clock.sleep(seconds(10)).await;
+            source.stop();
+        };
+        join(engine.serve(stop), failover).await.0.expect("serves");
+    });
+    assert_eq!(world.script.tokens(), ["IG-2"]);
+    assert_eq!(world.token(2), "IG-2+");
+}
+
+#[test]
 fn what_is_made_up_for_counts_like_the_run_and_once() {
     let world = World::new();
     world.insert(1, "IG-1", Some(days(6)));
