@@ -12,7 +12,6 @@ mod failpoint;
 pub mod journal;
 pub mod notify;
 pub mod provider;
-#[cfg(test)]
-mod simulate;
+pub mod simulate;
 pub mod store;
 pub mod telemetry;

@@ -64,6 +64,8 @@ pub enum Command {
     Token(Token),
     /// Serve the simulated Meta
     Sandbox(Sandbox),
+    /// Live through months in seconds: what would become of the connections, whatever goes wrong
+    Simulate(Simulate),
 }
 
 /// The shape of a report.
@@ -216,6 +218,31 @@ pub struct Sandbox {
     /// How many of a hundred tokens without a kind in their text are of which kind, such as `dead=2,flaky=10`
     #[arg(long, value_name = "KIND=PERCENT,..")]
     pub shares: Option<String>,
+}
+
+/// `perene simulate`
+#[derive(Debug, Args)]
+#[command(after_help = "Example: perene simulate --days 120 --faults meta-outage:12h@day30\n\
+                        Exit 0: every promise held; 1: one did not, and the command that takes the same course again is shown.")]
+pub struct Simulate {
+    /// How many connections are invented
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub connections: u64,
+    /// How many days are lived through
+    #[arg(long, value_name = "D", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+    /// From which all chance follows: the same seed gives the same bytes
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// What goes wrong: none, all, or NAME[:DURATION][@dayN],.. (`help` lists the names)
+    #[arg(long, value_name = "LIST", default_value = "none")]
+    pub faults: String,
+    /// Write everything that happens into this file, a line each
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// The report.
+    #[command(flatten)]
+    pub report: Report,
 }
 
 fn id(text: &str) -> Result<String, String> {

@@ -14,6 +14,7 @@ mod refresh;
 mod run;
 mod sandbox;
 mod signal;
+mod simulate;
 mod status;
 mod table;
 mod token;
@@ -35,6 +36,7 @@ pub async fn execute(cli: Cli) -> Exit {
         Command::Status(args) => status::status(&args, &cli.global).await,
         Command::Explain(args) => explain::explain(&args),
         Command::Token(args) => token::token(&args, &cli.global).await,
+        Command::Simulate(args) => simulate::simulate(&args, &cli.global).await,
         Command::Sandbox(args) => sandbox::sandbox(&args, &cli.global).await,
     };
     result.unwrap_or_else(|failure| {

@@ -25,12 +25,11 @@ use perene_policy::{
 use uuid::Uuid;
 
 use super::intent::NoIntent;
-use super::ledger::Place;
 use super::outage::Outage;
 use super::report::{Report, Trouble};
 use super::{Engine, Stop, outbox};
 use crate::failpoint::fail_at;
-use crate::journal::{Entry, JournalError};
+use crate::journal::{Entry, EntryId, JournalError};
 use crate::store::{Claim, Claimed, Commit, Committed, Cursor, Guard, Lease, StoreError, Which};
 
 /// A lease outlives the longest call (30 s) by a wide margin, and a killed replica's leases are taken over
@@ -39,6 +38,10 @@ pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(50);
 
 /// Leases are prolonged when this has passed since the last time.
 const BEAT: Duration = Duration::from_secs(5);
+
+/// Leases are prolonged also when nothing was written for so long: calls must not go on for long unnoticed when the
+/// database is away.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Rows that are claimed at a time.
 const PAGE: usize = 500;
@@ -99,7 +102,7 @@ pub(super) struct Driver<'a> {
     pub(super) intending: Vec<InFlight>,
     pub(super) is_intending: bool,
     /// What is kept in the journal and not committed yet, by the connection's key.
-    journalled: BTreeMap<String, Place>,
+    journalled: BTreeMap<String, EntryId>,
     /// Decided, not committed.
     decided: Vec<Commit>,
     /// Leases to be given back.
@@ -125,9 +128,10 @@ pub(super) struct Driver<'a> {
     is_exhausted: bool,
     is_napping: bool,
     is_saving: bool,
-    is_beating: bool,
     must_save: bool,
     last_beat: Duration,
+    /// When the database last took a write.
+    last_heard: Duration,
     page_count: usize,
 }
 
@@ -152,7 +156,7 @@ pub(super) enum Work {
     Intended(Vec<InFlight>, Timestamp, Result<Vec<Committed>, NoIntent>),
     Called(Box<InFlight>, Timestamp, Result<Answer, NoAnswer>),
     /// An answer that brought a token is on disk.
-    Journalled(Box<InFlight>, Box<Verdict>, Timestamp, Result<Option<Place>, JournalError>),
+    Journalled(Box<InFlight>, Box<Verdict>, Timestamp, Result<Option<EntryId>, JournalError>),
     /// A refusal has had its time to be overtaken.
     Settled(Box<InFlight>, Box<Conclusion>),
     Waited(Box<InFlight>),
@@ -209,9 +213,9 @@ impl<'a> Driver<'a> {
             is_exhausted: false,
             is_napping: false,
             is_saving: false,
-            is_beating: false,
             must_save: false,
             last_beat: engine.parts.clock.monotonic(),
+            last_heard: engine.parts.clock.monotonic(),
             page_count: 0,
         }
     }
@@ -277,7 +281,7 @@ impl<'a> Driver<'a> {
                 self.commit_next();
             } else if !self.returned.is_empty() {
                 self.release();
-            } else if !self.is_beating && !self.is_done() {
+            } else if !self.outage.is_beating() && !self.is_done() {
                 self.extend();
             }
         }
@@ -295,6 +299,7 @@ impl<'a> Driver<'a> {
 
     /// Something failed: it is done again after a pause, if that can help; if not, the pass ends.
     pub(super) fn failed(&mut self, error: StoreError) {
+        self.report.had_outage = true;
         match self.outage.failed(error, self.engine.parts.clock.monotonic()) {
             Ok(Some(pause)) => {
                 let clock = &self.engine.parts.clock;
@@ -304,12 +309,15 @@ impl<'a> Driver<'a> {
                 }));
             }
             Ok(None) => {}
-            Err(error) => drop(self.fatal.get_or_insert(error)),
+            Err(error) => {
+                self.fatal.get_or_insert(error);
+            }
         }
     }
 
     /// The database took a write.
     fn passed(&mut self) {
+        self.last_heard = self.engine.parts.clock.monotonic();
         // What takes a lease may still refuse a commit: its disk is nearly full.
         if self.decided.is_empty() && self.outage.commits() == 0 {
             self.outage.passed(self.engine.parts.clock.monotonic());
@@ -510,7 +518,7 @@ impl<'a> Driver<'a> {
             }
             Work::Committed(commits, began, result) => self.committed(commits, began, result),
             Work::Beaten(result) => {
-                self.is_beating = false;
+                self.outage.set_beat(None);
                 match result {
                     Ok(_) => self.passed(),
                     Err(error) => self.failed(error),
@@ -747,7 +755,7 @@ impl<'a> Driver<'a> {
         let batch = std::mem::replace(&mut self.decided, rest);
         let engine = self.engine;
         let ids = batch.iter().map(|commit| &commit.connection.id);
-        let kept: BTreeMap<String, Place> =
+        let kept: BTreeMap<String, EntryId> =
             ids.filter_map(|id| Some((id.clone(), *self.journalled.get(id)?))).collect();
         let began = engine.parts.clock.monotonic();
         self.outage.commit_began(began);
@@ -974,14 +982,16 @@ impl<'a> Driver<'a> {
 
     fn beat(&mut self) {
         let monotonic = self.engine.parts.clock.monotonic();
-        if monotonic.saturating_sub(self.last_beat) >= BEAT && !self.is_beating && !self.works.is_empty() {
+        let is_due = monotonic.saturating_sub(self.last_beat) >= BEAT;
+        let is_quiet = monotonic.saturating_sub(self.last_heard) >= QUIET;
+        if (is_due || is_quiet) && !self.outage.is_beating() && !self.works.is_empty() {
             self.extend();
         }
     }
 
     fn extend(&mut self) {
         self.last_beat = self.engine.parts.clock.monotonic();
-        self.is_beating = true;
+        self.outage.set_beat(Some(self.last_beat));
         let engine = self.engine;
         self.works.push(Box::pin(async move {
             let until = later(engine.parts.clock.now(), LEASE);
@@ -1091,8 +1101,8 @@ impl Engine {
     }
 
     /// What the database has confirmed leaves the journal; what it has not stays, to be replayed.
-    async fn settle_kept(&self, batch: &[Commit], committed: &[Committed], kept: &BTreeMap<String, Place>) {
-        let mut done: BTreeMap<usize, Vec<Place>> = BTreeMap::new();
+    async fn settle_kept(&self, batch: &[Commit], committed: &[Committed], kept: &BTreeMap<String, EntryId>) {
+        let mut done: BTreeMap<usize, Vec<EntryId>> = BTreeMap::new();
         for (commit, committed) in batch.iter().zip(committed) {
             if matches!(committed, Committed::Done | Committed::Superseded)
                 && let Some(place) = kept.get(&commit.connection.id)

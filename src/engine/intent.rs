@@ -3,14 +3,14 @@
 
 use std::sync::PoisonError;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use perene_policy::{Conclusion, Connection, Outcome, State, intent};
 
-use super::driver::{Driver, InFlight, LEASE, Work, later};
+use super::driver::{Driver, InFlight, Work};
 use super::{Engine, outbox};
 use crate::failpoint::fail_at;
 use crate::journal::JournalError;
-use crate::store::{Claim, Commit, Committed, Guard, Lease, StoreError, Which};
+use crate::store::{Commit, Committed, Guard, Lease, StoreError};
 
 /// What was not sent, although its intent may stand in the database.
 #[derive(Debug)]
@@ -138,10 +138,7 @@ impl Driver<'_> {
 
 impl Engine {
     async fn write_intents(&self, commits: &[Commit]) -> Result<Vec<Committed>, NoIntent> {
-        let Some(journal) = self.ledger.own() else {
-            return Err(NoIntent::Journal(JournalError::Stopped));
-        };
-        journal.probe().await.map_err(NoIntent::Journal)?;
+        self.ledger.probe(self.parts.clock.now()).await.map_err(NoIntent::Journal)?;
         let store = &self.parts.store;
         let incarnation = store.incarnation().await.map_err(NoIntent::Store)?;
         let now = self.parts.clock.now();
@@ -189,18 +186,7 @@ impl Engine {
         let now = self.parts.clock.now();
         let ids = [before.id.clone()];
         let fence = self.fence();
-        let claim = Claim {
-            source,
-            which: Which::Named { ids: &ids },
-            grants: self.grants(source),
-            holder: self.holder(),
-            fence,
-            now,
-            until: later(now, LEASE),
-            after: None,
-            limit: 1,
-            overdue: SignedDuration::ZERO,
-        };
+        let claim = self.named(source, &ids, fence, now);
         let claimed = self.parts.store.claim(&claim).await?.connections;
         let lease = Lease { source, id: before.id.clone(), fence };
         let Some(row) = claimed.into_iter().next() else {

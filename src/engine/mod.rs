@@ -24,6 +24,7 @@ mod tests;
 pub mod token;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
@@ -74,6 +75,8 @@ pub struct Engine {
     ledger: ledger::Ledger,
     /// What was not sent although its intent may stand in the database.
     unsent: Mutex<Vec<intent::Unsent>>,
+    /// Whether an alarm about the journal may stand: one of a process that has died may.
+    has_journal_alarm: AtomicBool,
     /// Who holds this process's leases.
     holder: String,
 }
@@ -87,7 +90,7 @@ impl Engine {
             ledger.open(Arc::clone(journal));
         }
         let holder = (parts.new_id)().simple().to_string();
-        Self { parts, apps, ledger, unsent: Mutex::default(), holder }
+        Self { parts, apps, ledger, unsent: Mutex::default(), has_journal_alarm: AtomicBool::new(true), holder }
     }
 
     /// From now on answers are kept in `journal`, which is known only when the database has been asked. Once an

@@ -14,8 +14,8 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// The first pause after a failure, and those that follow: a database that is back is found within seconds.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 
-/// A commit that has taken so long may end in a failure: no call is begun before it has ended well.
-const SLOW: Duration = Duration::from_secs(5);
+/// A write that has taken so long may end in a failure: no call is begun before it has ended well.
+const SLOW: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Default)]
 pub(super) struct Outage {
@@ -23,7 +23,9 @@ pub(super) struct Outage {
     since: Option<Duration>,
     is_resting: bool,
     /// When the commits that are under way began.
-    writing: Vec<Duration>,
+    commits: Vec<Duration>,
+    /// When the leases began to be prolonged, while that is under way.
+    beat: Option<Duration>,
 }
 
 impl Outage {
@@ -39,23 +41,33 @@ impl Outage {
 
     /// Whether what a call would bring could be written, as far as can be known.
     pub(super) fn allows_calls(&self, monotonic: Duration) -> bool {
-        self.since.is_none() && self.writing.iter().all(|began| monotonic.saturating_sub(*began) < SLOW)
+        let mut writes = self.commits.iter().chain(&self.beat);
+        self.since.is_none() && writes.all(|began| monotonic.saturating_sub(*began) < SLOW)
     }
 
     pub(super) fn commit_began(&mut self, monotonic: Duration) {
-        self.writing.push(monotonic);
+        self.commits.push(monotonic);
     }
 
     /// Commits end in any order; of which one it is that has ended, nothing depends but how slow the others are.
     pub(super) fn commit_ended(&mut self, began: Duration) {
-        if let Some(place) = self.writing.iter().position(|other| *other == began) {
-            self.writing.swap_remove(place);
+        if let Some(place) = self.commits.iter().position(|other| *other == began) {
+            self.commits.swap_remove(place);
         }
     }
 
     /// How many commits are under way.
     pub(super) fn commits(&self) -> usize {
-        self.writing.len()
+        self.commits.len()
+    }
+
+    /// The leases are being prolonged, since then; `None`: not any more.
+    pub(super) fn set_beat(&mut self, began: Option<Duration>) {
+        self.beat = began;
+    }
+
+    pub(super) fn is_beating(&self) -> bool {
+        self.beat.is_some()
     }
 
     /// Something failed: after which pause the database is asked again; `None` if it is already left alone.
@@ -125,13 +137,18 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_takes_long_holds_the_calls() {
+    fn a_write_that_takes_long_holds_the_calls() {
         let mut outage = Outage::default();
         outage.commit_began(at(0));
-        outage.commit_began(at(4));
-        assert!(outage.allows_calls(at(4)));
-        assert!(!outage.allows_calls(at(5)));
+        outage.commit_began(at(2));
+        assert!(outage.allows_calls(at(2)));
+        assert!(!outage.allows_calls(at(3)));
         outage.commit_ended(at(0));
-        assert!(outage.allows_calls(at(5)) && outage.commits() == 1);
+        assert!(outage.allows_calls(at(3)) && outage.commits() == 1);
+        outage.commit_ended(at(2));
+        outage.set_beat(Some(at(4)));
+        assert!(outage.allows_calls(at(6)) && !outage.allows_calls(at(7)) && outage.is_beating());
+        outage.set_beat(None);
+        assert!(outage.allows_calls(at(7)));
     }
 }

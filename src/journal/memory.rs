@@ -24,6 +24,11 @@ impl MemoryJournal {
         self.lock().is_full = is_full;
     }
 
+    /// Whether an answer is kept that brought this token to this connection.
+    pub fn holds(&self, id: &str, token: &str) -> bool {
+        self.lock().entries.values().any(|entry| entry.id == id && entry.token.expose() == token)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
 //! Time that passes only while everybody waits: no test sleeps, and the same seed takes the same course each time.
 
 use std::collections::BTreeMap;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -34,6 +34,11 @@ impl VirtualClock {
         time.now = time.now.checked_add(SignedDuration::try_from(by).expect("short")).expect("a date");
     }
 
+    /// How much has passed when the next sleeper is to be woken; `None` if nobody sleeps.
+    pub(super) fn next_at(&self) -> Option<Duration> {
+        self.lock().sleepers.first_key_value().map(|((at, _), _)| *at)
+    }
+
     /// Wakes whoever waits for the next instant; `false` if nobody waits.
     pub(super) fn wake_next(&self) -> bool {
         let (by, waker) = {
@@ -49,11 +54,12 @@ impl VirtualClock {
     }
 
     /// Carries a future out, and lets time pass while it waits.
+    #[cfg(test)]
     pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
         let woken = Arc::new(Woken::new());
         let waker = Waker::from(Arc::clone(&woken));
         let mut context = Context::from_waker(&waker);
-        let mut future = pin!(future);
+        let mut future = std::pin::pin!(future);
         loop {
             while woken.take() {
                 if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
@@ -81,6 +87,10 @@ impl Woken {
     /// Whether it was woken since this was asked last.
     pub(super) fn take(&self) -> bool {
         self.0.swap(false, Ordering::SeqCst)
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
     }
 }
 

@@ -221,6 +221,32 @@ fn a_replica_that_dies_is_made_up_for_within_two_minutes() {
 }
 
 #[test]
+fn whenever_a_replica_dies_its_leases_are_taken_over_within_a_minute() {
+    for at in [2, 20, 31, 47, 55, 58, 99] {
+        let mut world = World::new();
+        world.concurrency = 10;
+        world.fleet(100, "IG");
+        world.script.answer(|asked| renew(asked).after(seconds(15)));
+        let (first, second) = (world.engine(), world.engine());
+        world.clock.run(async {
+            let (source, stop) = StopSource::new();
+            let death = async {
+                select(pin!(first.serve(Stop::never())), pin!(world.clock.sleep(seconds(at)))).await;
+                world.script.answer(renew);
+                world.clock.sleep(seconds(60)).await;
+                assert!((1..=100).all(|id| world.token(id).ends_with('+')), "dead at {at} s");
+                source.stop();
+            };
+            let other = async {
+                world.clock.sleep(seconds(1)).await;
+                second.serve(stop).await.expect("serves");
+            };
+            join(death, other).await;
+        });
+    }
+}
+
+#[test]
 fn what_is_made_up_for_counts_like_the_run_and_once() {
     let world = World::new();
     world.insert(1, "IG-1", Some(days(6)));

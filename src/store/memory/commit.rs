@@ -7,7 +7,7 @@ use perene_policy::{Attempts, Connection, ErrorText, RowWrite, Secret, redact};
 use super::claim::release;
 use super::key::Key;
 use super::table::{Kept, Last, Table, shown};
-use super::{Mapped, State, flag};
+use super::{Change, Mapped, State, flag};
 use crate::store::{Commit, Committed, Guard};
 
 /// The event of a row that the database refused to write.
@@ -83,8 +83,10 @@ fn carry_out(state: &mut State, mapped: &Mapped, commit: &Commit, key: &Key, now
     for message in &commit.outbox {
         let number = state.number();
         state.outbox.put(mapped.table, number, message);
+        state.changed(|| Change::Message(message.id.clone()));
     }
     flag.carry_out(state);
+    state.changed(|| Change::Connection(mapped.table, connection.id.clone()));
     Committed::Done
 }
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::key::Key;
 use super::table::Kept;
-use super::{Mapped, State, UserRow};
+use super::{Change, Mapped, State, UserRow};
 use crate::store::Commit;
 
 /// One table of users.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Users {
     pub(super) rows: BTreeMap<String, UserRow>,
     /// By user: the connections because of which the flag is up.
@@ -65,6 +65,7 @@ impl Plan {
             if let Some(user) = users.rows.get_mut(id) {
                 user.flag = self.is_up;
                 users.writes += 1;
+                state.changed(|| Change::User(id.clone()));
             }
         }
     }

@@ -8,6 +8,7 @@
 //! times are indexed.
 
 mod app;
+mod changes;
 mod claim;
 mod commit;
 mod flag;
@@ -40,6 +41,7 @@ use crate::config::Source;
 use key::Key;
 use table::Table;
 
+pub use changes::{Change, Snapshot};
 pub use observe::{LeaseRow, MemoryRow, OutboxRow, RunRow, Settlement};
 pub use row::{AppRow, UserRow};
 
@@ -63,7 +65,7 @@ struct Mapped {
     users: Option<usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     /// By the tables' names: which sources there are, and in which order, may differ between replicas.
     table_numbers: BTreeMap<String, usize>,
@@ -82,6 +84,8 @@ struct State {
     findings: Vec<Finding>,
     /// How often another server has taken the place of the one before.
     incarnation: u64,
+    /// What has changed since somebody looked; `None` where nobody looks.
+    changes: Option<Vec<Change>>,
 }
 
 impl MemoryStore {
@@ -231,11 +235,22 @@ impl Store for MemoryStore {
     }
 
     async fn save_app(&self, name: &str, version: Option<i64>, app: &App) -> Result<bool, StoreError> {
-        Ok(self.lock().save_app(name, version, app))
+        let mut state = self.lock();
+        let is_saved = state.save_app(name, version, app);
+        if is_saved {
+            state.changed(|| Change::App(name.to_owned()));
+        }
+        Ok(is_saved)
     }
 
     async fn set_alarms(&self, subject: &str, alarms: &[Alarm]) -> Result<Vec<Alarm>, StoreError> {
-        Ok(self.lock().set_alarms(subject, alarms))
+        let mut state = self.lock();
+        let before = state.alarms.len();
+        let raised = state.set_alarms(subject, alarms);
+        if !raised.is_empty() || before != state.alarms.len() {
+            state.changed(|| Change::Alarms);
+        }
+        Ok(raised)
     }
 
     async fn alarms(&self) -> Result<Vec<StoredAlarm>, StoreError> {
@@ -243,11 +258,16 @@ impl Store for MemoryStore {
     }
 
     async fn begin_run(&self, kind: &str, holder: &str, now: Timestamp) -> Result<i64, StoreError> {
-        Ok(self.lock().begin_run(kind, holder, now))
+        let mut state = self.lock();
+        let run = state.begin_run(kind, holder, now);
+        state.changed(|| Change::RunBegun(run));
+        Ok(run)
     }
 
     async fn finish_run(&self, run: i64, report: &str, now: Timestamp) -> Result<(), StoreError> {
-        self.lock().finish_run(run, report, now);
+        let mut state = self.lock();
+        state.finish_run(run, report, now);
+        state.changed(|| Change::RunFinished(run));
         Ok(())
     }
 
@@ -260,7 +280,9 @@ impl Store for MemoryStore {
     }
 
     async fn settle_outbox(&self, id: &str, settled: &Settled, now: Timestamp) -> Result<(), StoreError> {
-        self.lock().outbox.settle(id, settled, now);
+        let mut state = self.lock();
+        state.outbox.settle(id, settled, now);
+        state.changed(|| Change::Message(id.to_owned()));
         Ok(())
     }
 

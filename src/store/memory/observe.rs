@@ -52,6 +52,18 @@ pub struct OutboxRow {
     pub settlement: Option<Settlement>,
 }
 
+impl OutboxRow {
+    pub(super) fn of(waiting: &super::outbox::Waiting) -> Self {
+        Self {
+            message: waiting.message.clone(),
+            next_at: waiting.next_at,
+            lease_until: waiting.lease_until,
+            error: waiting.error.clone(),
+            settlement: waiting.settlement.clone(),
+        }
+    }
+}
+
 /// What became of a message, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
@@ -131,14 +143,7 @@ impl MemoryStore {
     /// All messages in the order in which they were put into the outbox.
     pub fn outbox(&self) -> Vec<OutboxRow> {
         let state = self.lock();
-        let rows = state.outbox.messages().map(|waiting| OutboxRow {
-            message: waiting.message.clone(),
-            next_at: waiting.next_at,
-            lease_until: waiting.lease_until,
-            error: waiting.error.clone(),
-            settlement: waiting.settlement.clone(),
-        });
-        rows.collect()
+        state.outbox.messages().map(OutboxRow::of).collect()
     }
 
     /// A connection's history, oldest first.

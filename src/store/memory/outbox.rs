@@ -8,7 +8,7 @@ use super::Mapped;
 use super::observe::Settlement;
 use crate::store::{Outgoing, Settled};
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Outbox {
     messages: BTreeMap<String, Waiting>,
     /// What is not settled, oldest first: by creation, number and id.
@@ -17,7 +17,7 @@ pub(super) struct Outbox {
     done: BTreeSet<(Timestamp, String)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub(super) message: Outgoing,
     table: usize,
@@ -33,6 +33,10 @@ impl Outbox {
         let mut all: Vec<&Waiting> = self.messages.values().collect();
         all.sort_by_key(|waiting| waiting.number);
         all.into_iter()
+    }
+
+    pub(super) fn message(&self, id: &str) -> Option<&Waiting> {
+        self.messages.get(id)
     }
 
     /// Puts a message in; one that is there already is left as it is.

@@ -34,14 +34,14 @@ pub(super) struct Kept {
 
 /// The last commit under a lease, by its fence: one that is made again, because its answer was lost, is
 /// told what became of the first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Last {
     pub(super) fence: Uuid,
     pub(super) decision: Decision,
     pub(super) committed: Committed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     rows: BTreeMap<Key, AppRow>,
     /// Rows with a token and a date.

@@ -1,0 +1,58 @@
+//! When a service that rests has to look again.
+//!
+//! A service looks every five seconds, and nearly always finds nothing to do. Here a rest goes on to the next instant
+//! at which something can be due: every such instant stands in the database, or follows from what a replica did a
+//! moment ago. After each deed the looks that come 5, 35 and 65 seconds later are kept: what a look does may be due
+//! only half a minute after the one before (the sweep), or a minute after a run (what others had in flight).
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// The looks after a deed.
+const AFTER_A_DEED: [SignedDuration; 3] =
+    [SignedDuration::from_secs(5), SignedDuration::from_secs(35), SignedDuration::from_secs(65)];
+
+/// However quiet it is, somebody looks this often.
+const AT_LEAST_EVERY: SignedDuration = SignedDuration::from_hours(24);
+
+#[derive(Debug)]
+pub(super) struct Agenda {
+    instants: BTreeSet<(Timestamp, usize)>,
+    /// When something was done last.
+    deed_at: Timestamp,
+}
+
+/// Instants that belong to no connection.
+pub(super) const NOBODYS: usize = usize::MAX;
+
+impl Agenda {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { instants: BTreeSet::new(), deed_at: now }
+    }
+
+    /// Something was done or happened.
+    pub(super) fn deed(&mut self, now: Timestamp) {
+        self.deed_at = self.deed_at.max(now);
+    }
+
+    pub(super) fn add(&mut self, at: Timestamp, owner: usize) {
+        self.instants.insert((at, owner));
+    }
+
+    pub(super) fn remove(&mut self, at: Timestamp, owner: usize) {
+        self.instants.remove(&(at, owner));
+    }
+
+    /// The first instant after `since` at which somebody has to look.
+    pub(super) fn next_after(&self, since: Timestamp) -> Timestamp {
+        let deed = AFTER_A_DEED.into_iter().map(|wait| self.deed_at + wait).find(|at| *at > since);
+        let due = self.instants.range((since, NOBODYS)..).map(|(at, _)| *at).find(|at| *at > since);
+        deed.into_iter().chain(due).min().unwrap_or(since + AT_LEAST_EVERY).min(since + AT_LEAST_EVERY)
+    }
+
+    /// Forgets what lies before `now`.
+    pub(super) fn tidy(&mut self, now: Timestamp) {
+        self.instants = self.instants.split_off(&(now, 0));
+    }
+}

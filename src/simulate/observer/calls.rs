@@ -1,0 +1,225 @@
+//! What is sent to providers, and what becomes of what they issue.
+
+use jiff::{SignedDuration, Timestamp};
+use perene_policy::{Endpoint, State};
+
+use super::super::reply::{Asked, Meaning, Reply};
+use super::super::truth::Standing;
+use super::super::world::World;
+
+/// More calls than these within fourteen seconds are of more than one run.
+const CALLS_AT_ONCE: usize = 3;
+
+/// More calls for one connection in a day than the retry series allows, unless its end is near.
+const CALLS_A_DAY: usize = 45;
+
+const fn seconds(count: i64) -> SignedDuration {
+    SignedDuration::from_secs(count)
+}
+
+const fn hours(count: i64) -> SignedDuration {
+    SignedDuration::from_hours(count)
+}
+
+impl World {
+    /// A token was sent that no provider has issued.
+    pub(in super::super) fn sent_nonsense(&mut self, replica: usize, now: Timestamp) {
+        self.broke(
+            "unsendable_token_sent",
+            None,
+            now,
+            format!("replica {replica} has sent a token that cannot be one"),
+        );
+    }
+
+    /// A request has left a replica.
+    pub(in super::super) fn saw_sent(&mut self, asked: &Asked, now: Timestamp) {
+        let number = asked.account;
+        self.trace.tell(now, Some(number), || {
+            format!("r{} {} with generation {}", asked.replica, asked.endpoint.name(), asked.generation)
+        });
+        self.agenda.deed(now);
+        self.observer.day(now).calls += 1;
+        let minute = now.as_second().div_euclid(60);
+        if self.observer.minute.0 == minute {
+            self.observer.minute.1 += 1;
+        } else {
+            self.observer.minute = (minute, 1);
+        }
+        if self.observer.minute.1 > self.observer.busiest.1 {
+            self.observer.busiest = self.observer.minute;
+        }
+        self.check_date(asked, now);
+        self.check_pace(asked, now);
+        self.check_limits(asked, now);
+        let seen = &mut self.observer.seen[number];
+        seen.in_flight.push(asked.replica);
+        seen.last_call_at = Some(now);
+        seen.calls.push_back((now, asked.replica));
+        while seen.calls.front().is_some_and(|(at, _)| now.duration_since(*at) > hours(24)) {
+            seen.calls.pop_front();
+        }
+    }
+
+    fn check_date(&mut self, asked: &Asked, now: Timestamp) {
+        let (number, window) = (asked.account, self.fleet.settings.window);
+        if asked.endpoint == Endpoint::DebugToken {
+            return;
+        }
+        let seen = &self.observer.seen[number];
+        let account = &self.accounts[number];
+        if seen.generation != Some(asked.generation) {
+            return;
+        }
+        let Some(expires_at) = seen.expires_at else { return };
+        // An answer to the call before may have taken half a minute.
+        if expires_at + seconds(60) < now && account.refresh_token(0).is_none() {
+            return self.broke("expired_row_sent", Some(number), now, format!("the row says {expires_at}"));
+        }
+        let is_remembered = seen.memory.as_ref().is_some_and(|memory| memory.next_try_at.is_some());
+        let is_early = expires_at.duration_since(now) > window + seconds(90);
+        if is_early && !is_remembered && self.has_been_good_for(number, hours(1), now) {
+            self.broke("sent_before_it_was_due", Some(number), now, format!("the row says {expires_at}"));
+        }
+        let account = &self.accounts[number];
+        let generation = &account.generations[asked.generation];
+        let age = now.duration_since(generation.issued_at);
+        if account.grant.refuses_young_tokens() && age < hours(24) && !generation.is_of_login {
+            self.broke("young_token_sent", Some(number), now, format!("it is {} minutes old", age.as_mins()));
+        }
+    }
+
+    fn check_pace(&mut self, asked: &Asked, now: Timestamp) {
+        let number = asked.account;
+        let seen = &self.observer.seen[number];
+        let recent = seen.calls.iter().rev().take(CALLS_AT_ONCE);
+        let at_once =
+            recent.filter(|(at, replica)| *replica == asked.replica && now.duration_since(*at) < seconds(14)).count();
+        let others = seen.in_flight.iter().any(|replica| *replica != asked.replica);
+        let expires_soon = seen.expires_at.is_none_or(|at| at.duration_since(now) < hours(48));
+        let a_day = seen.calls.len();
+        if at_once >= CALLS_AT_ONCE {
+            self.broke("too_many_calls", Some(number), now, format!("the fourth call of replica {}", asked.replica));
+        }
+        let is_calm = now.duration_since(self.observer.disturbed_at) > seconds(120);
+        if others && is_calm {
+            self.broke("called_twice_at_once", Some(number), now, "another replica's call is under way".to_owned());
+        }
+        let is_settled = now.duration_since(self.observer.begun_at) > hours(24);
+        if a_day >= CALLS_A_DAY && !expires_soon && is_settled {
+            self.broke("retried_too_often", Some(number), now, format!("{a_day} calls in a day"));
+        }
+    }
+
+    fn check_limits(&mut self, asked: &Asked, now: Timestamp) {
+        let number = asked.account;
+        let seen = &self.observer.seen[number];
+        let own = seen.limited_until.filter(|until| now + seconds(1) < *until);
+        if let Some(until) = own {
+            self.broke(
+                "called_while_limited",
+                Some(number),
+                now,
+                format!("the provider had asked to wait until {until}"),
+            );
+        }
+    }
+
+    /// The provider has carried a request out, or refused it.
+    pub(in super::super) fn saw_processed(&mut self, asked: &Asked, reply: &Reply, now: Timestamp) {
+        let number = asked.account;
+        if !self.is_strict(number) || asked.endpoint == Endpoint::DebugToken || !reply.may_have_spent {
+            return;
+        }
+        let Some(generation) = self.accounts[number].generations.get_mut(asked.generation) else { return };
+        generation.sent += 1;
+        let sent = generation.sent;
+        let is_declared = self.observer.seen[number]
+            .memory
+            .as_ref()
+            .is_some_and(|memory| matches!(memory.state, State::Uncertain { is_last: true, .. }));
+        if sent > 2 || (sent == 2 && !is_declared) {
+            let text = format!("generation {} was sent {sent} times", asked.generation);
+            self.broke("generation_sent_twice", Some(number), now, text);
+        }
+    }
+
+    /// An answer, or that there is none, has come to a replica.
+    pub(in super::super) fn saw_answered(&mut self, asked: &Asked, reply: &Reply, panics: bool, now: Timestamp) {
+        let number = asked.account;
+        let meaning = if panics { Meaning::Trouble } else { reply.meaning };
+        self.trace.tell(now, Some(number), || format!("r{} answered: {meaning:?}", asked.replica));
+        let app = asked.app;
+        if self.observer.storm_since[app].is_some() && !matches!(meaning, Meaning::Issued(_) | Meaning::Told) {
+            self.observer.failed_in_storm[app].insert(number);
+        }
+        let is_row_limit = self.is_row_limit(app);
+        let was_there = self.observer.seen[number].generation == Some(asked.generation);
+        let seen = &mut self.observer.seen[number];
+        if let Some(place) = seen.in_flight.iter().position(|replica| *replica == asked.replica) {
+            seen.in_flight.swap_remove(place);
+        }
+        match meaning {
+            Meaning::Issued(generation) => {
+                seen.refusals.clear();
+                seen.trouble_since = if self.accounts[number].standing == Standing::Stuck {
+                    seen.trouble_since.or(Some(now))
+                } else {
+                    None
+                };
+                self.accounts[number].generations[generation].was_received = true;
+                let is_new = self.observer.seen[number].generation.is_none_or(|held| generation > held);
+                if is_new && was_there {
+                    self.observer.unsettled.insert((number, generation), now);
+                }
+            }
+            Meaning::Refused => {
+                seen.trouble_since.get_or_insert(now);
+                seen.refusals.push_back(now);
+            }
+            Meaning::Limited(until) if asked.grant != perene_policy::Grant::Oauth2 && is_row_limit => {
+                seen.limited_until = Some(until);
+            }
+            Meaning::Limited(until) => {
+                let known = &mut self.observer.limited_until[app];
+                *known = (*known).max(Some(until));
+                self.note_good(now);
+                self.at(until, super::super::world::Event::Nothing);
+            }
+            Meaning::Trouble => {
+                seen.trouble_since.get_or_insert(now);
+            }
+            Meaning::Told => {}
+        }
+    }
+
+    /// Whether limits are on single connections just now, and not on the whole app.
+    fn is_row_limit(&self, app: usize) -> bool {
+        use super::super::faults::Kind;
+        let whole = [Kind::Throttle, Kind::ThrottleDate, Kind::ThrottleAbsurd];
+        !whole.into_iter().any(|kind| self.weather.hits(kind, app))
+    }
+
+    /// Generations that have come whole must be in the database or in a journal: looked at when a process died, when a
+    /// standby took over, and now and then.
+    pub(in super::super) fn check_generations(&mut self, now: Timestamp) {
+        if self.observer.unsettled.is_empty() || self.weather.is_on(super::super::faults::Kind::JournalFull) {
+            return;
+        }
+        let unsettled: Vec<(usize, usize)> = self.observer.unsettled.keys().copied().collect();
+        for (number, generation) in unsettled {
+            let seen = &self.observer.seen[number];
+            let is_over = !seen.is_there || seen.generation.is_some_and(|held| held >= generation);
+            let account = &self.accounts[number];
+            let (id, token) = (self.row_id(number), account.token(generation));
+            let is_kept = self.journals.iter().any(|journal| journal.holds(&id, &token));
+            if is_over {
+                self.observer.unsettled.remove(&(number, generation));
+            } else if !is_kept {
+                self.observer.unsettled.remove(&(number, generation));
+                let text = format!("generation {generation} is in no journal, and the row holds {:?}", seen.generation);
+                self.broke("issued_generation_lost", Some(number), now, text);
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Who goes dark, whether it could have been helped, and whether the customer was told in time.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::truth::Standing;
+use super::super::world::World;
+
+const fn hours(count: i64) -> SignedDuration {
+    SignedDuration::from_hours(count)
+}
+
+/// A provider that was well for so long at a stretch would have refreshed the token: there was a run in that time, and
+/// whatever waits for tomorrow has come up.
+const ENOUGH: SignedDuration = hours(30);
+
+/// From a fact to its warning.
+const WARNED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
+
+impl World {
+    /// A date that stood in a row has come.
+    pub(in super::super) fn check_expiry_date(&mut self, number: usize, at: Timestamp, now: Timestamp) {
+        let seen = &mut self.observer.seen[number];
+        if !seen.is_there || seen.expires_at != Some(at) || seen.is_dark {
+            return;
+        }
+        seen.is_dark = true;
+        self.observer.dark += 1;
+        self.observer.day(now).dark += 1;
+        self.trace.tell(now, Some(number), || "the connection is dark".to_owned());
+        let was_helped = self.check_could_be_helped(number, at, now);
+        self.check_was_warned(number, at, was_helped, now);
+        // The customer notices by now.
+        self.customer_hears(number, now);
+    }
+
+    fn check_could_be_helped(&mut self, number: usize, at: Timestamp, now: Timestamp) -> bool {
+        let account = &self.accounts[number];
+        let seen = &self.observer.seen[number];
+        if account.standing != Standing::Well || seen.generation.is_none() || self.is_row_refused(number) {
+            return false;
+        }
+        let mut from = at - self.fleet.settings.window;
+        from = from.max(account.standing_since).max(seen.since.unwrap_or(from));
+        let app = self.app_of(number);
+        let longest = self.observer.goods[app].longest(from, at);
+        if longest < ENOUGH {
+            return false;
+        }
+        self.observer.dark_though_refreshable += 1;
+        let text = format!("its provider would have refreshed it for {} hours at a stretch", longest.as_hours());
+        self.broke("dark_though_refreshable", Some(number), now, text);
+        true
+    }
+
+    fn check_was_warned(&mut self, number: usize, at: Timestamp, could_be_helped: bool, now: Timestamp) {
+        let settings = self.fleet.settings;
+        let seen = &self.observer.seen[number];
+        // The earliest instant at which it could be known that this one needs its customer.
+        let fact = seen.trouble_since.unwrap_or(at);
+        let latest = (at - settings.warn_before).max(fact) + WARNED_WITHIN;
+        let app = self.app_of(number);
+        let good = &self.observer.goods[app];
+        let was_in_time = seen.warned_at.is_some_and(|warned| warned <= latest);
+        if was_in_time {
+            return;
+        }
+        // What kept Perene from its work, or the app from being believed, is forgiven as long as it lasted and a day
+        // more: so long does a brake hold.
+        let was_free = good.longest(latest.min(at) - hours(25), at.min(latest + hours(1)));
+        let had_time = good.longest(latest.min(at), at) >= hours(26);
+        if was_free < hours(25) && !had_time {
+            return;
+        }
+        if seen.trouble_since.is_none() && (could_be_helped || !self.was_reachable(number, at)) {
+            // Nobody could foresee it: it was never sent.
+            if !could_be_helped {
+                return;
+            }
+        }
+        if !seen.is_there || self.is_row_refused(number) || seen.generation.is_none() {
+            return;
+        }
+        self.observer.dark_without_warning += 1;
+        let text = match seen.warned_at {
+            Some(warned) => format!("warned at {warned}, and the trouble was known at {fact}"),
+            None => format!("never warned, and the trouble was known at {fact}"),
+        };
+        self.broke("dark_without_warning", Some(number), now, text);
+    }
+
+    fn was_reachable(&self, number: usize, at: Timestamp) -> bool {
+        let app = self.app_of(number);
+        self.observer.goods[app].longest(at - self.fleet.settings.window, at) >= ENOUGH
+    }
+}

@@ -1,0 +1,245 @@
+//! The observer: sees the database, the providers' logs and the inboxes, never the engine's mind, and says after every
+//! step whether a promise was broken. What it calls a check has a name that says what broke.
+//!
+//! | file | looks at |
+//! |---|---|
+//! | `calls` | what is sent to providers, and what becomes of what they issue |
+//! | `rows` | the app's rows and what is remembered of them |
+//! | `notices` | outbox, inboxes, flags |
+//! | `runs` | when runs are made, and whether they take all that is due |
+//! | `dark` | who goes dark, whether it could have been helped, and whether the customer was told |
+//! | `peace` | whether all is well again when the faults have ended |
+//! | `good` | when nothing kept Perene from its work: the measure for all of these |
+
+mod calls;
+mod dark;
+mod good;
+mod notices;
+mod peace;
+mod rows;
+mod runs;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+use perene_policy::Memory;
+
+use super::fleet::Fleet;
+use super::truth;
+use super::world::{Event, World};
+use good::GoodLog;
+use notices::Told;
+pub(super) use peace::BOUND;
+
+/// So many broken promises are told of; all are counted.
+const TOLD_MAX: usize = 20;
+
+/// A promise that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The check's name.
+    pub check: &'static str,
+    /// When.
+    pub at: Timestamp,
+    /// The connection that it is about.
+    pub connection: Option<usize>,
+    /// What was seen.
+    pub text: String,
+}
+
+/// What the observer has seen of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The app's row is there, with a token.
+    pub(super) is_there: bool,
+    /// The generation that the row holds; `None` where its token is none of the provider's.
+    pub(super) generation: Option<usize>,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) refreshed_at: Option<Timestamp>,
+    pub(super) attempts: i64,
+    /// Since when the row holds this generation with this date.
+    pub(super) since: Option<Timestamp>,
+    /// The app wrote the row last.
+    pub(super) is_of_app: bool,
+    pub(super) memory: Option<Memory>,
+    pub(super) version_of_run: u64,
+    /// Calls of the last day: when, and by which replica.
+    pub(super) calls: VecDeque<(Timestamp, usize)>,
+    pub(super) in_flight: Vec<usize>,
+    pub(super) last_call_at: Option<Timestamp>,
+    /// Refusals since the last answer that was none.
+    pub(super) refusals: VecDeque<Timestamp>,
+    /// The first answer of no use since the last good one.
+    pub(super) trouble_since: Option<Timestamp>,
+    pub(super) limited_until: Option<Timestamp>,
+    /// The customer was warned of what is the matter now.
+    pub(super) warned_at: Option<Timestamp>,
+    /// What the customer's inbox got since then.
+    pub(super) mails: Vec<(String, Option<u8>)>,
+    /// The row's date passed, and it was looked at.
+    pub(super) is_dark: bool,
+    pub(super) instants: Vec<Timestamp>,
+}
+
+/// What one day came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Day {
+    /// Calls to providers.
+    pub calls: u64,
+    /// Connections that were given a later date.
+    pub refreshed: u64,
+    /// Runs that began.
+    pub runs: u64,
+    /// Mails that were delivered.
+    pub mails: u64,
+    /// Connections that went dark.
+    pub dark: u64,
+}
+
+pub(super) struct Observer {
+    pub(super) begun_at: Timestamp,
+    pub(super) seen: Vec<Seen>,
+    pub(super) violations: Vec<Violation>,
+    pub(super) counts: BTreeMap<&'static str, u64>,
+    pub(super) goods: Vec<GoodLog>,
+    pub(super) limited_until: Vec<Option<Timestamp>>,
+    /// Generations that have come whole, and are not yet seen in the database.
+    pub(super) unsettled: BTreeMap<(usize, usize), Timestamp>,
+    pub(super) told: BTreeMap<String, Told>,
+    pub(super) by_incident: BTreeMap<String, BTreeSet<(String, String)>>,
+    pub(super) flagged: BTreeMap<String, BTreeSet<usize>>,
+    pub(super) raised_by_app: BTreeSet<String>,
+    pub(super) runs_begun: u64,
+    pub(super) last_run_at: Option<Timestamp>,
+    pub(super) last_offset: Option<i32>,
+    /// When something happened that may make a message come twice: a process died, a statement was lost.
+    pub(super) disturbed_at: Timestamp,
+    pub(super) days: Vec<Day>,
+    pub(super) minute: (i64, u64),
+    pub(super) busiest: (i64, u64),
+    pub(super) dark: u64,
+    pub(super) dark_though_refreshable: u64,
+    pub(super) dark_without_warning: u64,
+    pub(super) mailed: Vec<(Timestamp, usize, String)>,
+    pub(super) looks: u64,
+    pub(super) failed_in_storm: Vec<BTreeSet<usize>>,
+    pub(super) storm_since: Vec<Option<Timestamp>>,
+}
+
+impl Observer {
+    pub(super) fn new(fleet: &Fleet, now: Timestamp) -> Self {
+        Self {
+            begun_at: now,
+            seen: Vec::new(),
+            violations: Vec::new(),
+            counts: BTreeMap::new(),
+            goods: (0..fleet.app_count).map(|_| GoodLog::new(now)).collect(),
+            limited_until: vec![None; fleet.app_count],
+            unsettled: BTreeMap::new(),
+            told: BTreeMap::new(),
+            by_incident: BTreeMap::new(),
+            flagged: BTreeMap::new(),
+            raised_by_app: BTreeSet::new(),
+            runs_begun: 0,
+            last_run_at: None,
+            last_offset: None,
+            disturbed_at: now,
+            days: Vec::new(),
+            minute: (0, 0),
+            busiest: (0, 0),
+            dark: 0,
+            dark_though_refreshable: 0,
+            dark_without_warning: 0,
+            mailed: Vec::new(),
+            looks: 0,
+            failed_in_storm: vec![BTreeSet::new(); fleet.app_count],
+            storm_since: vec![None; fleet.app_count],
+        }
+    }
+
+    pub(super) fn meet(&mut self) {
+        self.seen.push(Seen::default());
+    }
+
+    pub(super) fn day(&mut self, now: Timestamp) -> &mut Day {
+        let number = now.duration_since(self.begun_at).as_hours().max(0) / 24;
+        let number = usize::try_from(number).unwrap_or(0);
+        if self.days.len() <= number {
+            self.days.resize(number + 1, Day::default());
+        }
+        &mut self.days[number]
+    }
+}
+
+impl World {
+    /// A promise was broken.
+    pub(super) fn broke(&mut self, check: &'static str, connection: Option<usize>, now: Timestamp, text: String) {
+        *self.observer.counts.entry(check).or_default() += 1;
+        self.trace.tell(now, connection, || format!("BROKEN {check}: {text}"));
+        if self.observer.violations.len() < TOLD_MAX {
+            self.observer.violations.push(Violation { check, at: now, connection, text });
+        }
+    }
+
+    /// The app of a connection's provider.
+    pub(super) fn app_of(&self, number: usize) -> usize {
+        let account = &self.accounts[number];
+        let apps = &self.fleet.sources[account.source].apps;
+        apps.iter().find(|(grant, ..)| *grant == account.grant).map_or(0, |(_, _, app)| *app)
+    }
+
+    /// The app has written its row: what is there now is right.
+    pub(super) fn saw_app_write(&mut self, number: usize, now: Timestamp) {
+        self.look_at_row(number, now);
+        let seen = &mut self.observer.seen[number];
+        seen.is_of_app = true;
+        seen.trouble_since = None;
+        seen.warned_at = None;
+        seen.mails.clear();
+        seen.limited_until = None;
+        self.observer.unsettled.retain(|(of, _), _| *of != number);
+        self.agenda.deed(now);
+    }
+
+    /// Reads a row and what is remembered of it, and notes when it has to be looked at next.
+    pub(super) fn look_at_row(&mut self, number: usize, now: Timestamp) {
+        let (source, id) = (self.accounts[number].source, self.row_id(number));
+        let (row, memory) = self.store.seen(source, &id);
+        let user = row.as_ref().and_then(|row| row.user_id.clone()).or_else(|| self.users[number].clone());
+        self.note_flag(number, user, memory.as_ref());
+        let settings = self.fleet.settings;
+        let seen = &mut self.observer.seen[number];
+        let token = row.as_ref().and_then(|row| row.token.as_ref()).map(|token| token.expose().to_owned());
+        let generation = token.as_deref().and_then(truth::read).filter(|(of, _)| *of == number).map(|(_, g)| g);
+        let expires_at = row.as_ref().and_then(|row| row.expires_at);
+        let is_there = token.is_some_and(|token| !token.is_empty());
+        if (seen.is_there, seen.generation, seen.expires_at) != (is_there, generation, expires_at) {
+            seen.since = Some(now);
+            seen.is_dark = false;
+            seen.is_of_app = false;
+        }
+        let is_new_date = seen.expires_at != expires_at;
+        (seen.is_there, seen.generation, seen.expires_at) = (is_there, generation, expires_at);
+        seen.attempts = row.as_ref().and_then(|row| row.attempts).unwrap_or(0);
+        seen.refreshed_at = row.as_ref().and_then(|row| row.refreshed_at);
+        seen.memory = memory;
+        for at in std::mem::take(&mut seen.instants) {
+            self.agenda.remove(at, number);
+        }
+        if let Some(memory) = &seen.memory {
+            let days = |count: i64| SignedDuration::from_hours(24 * count);
+            let ends = memory.expires_at.into_iter().chain(memory.data_access_ends_at);
+            let steps = ends.flat_map(|end| [end - days(14), end - days(7), end - days(3)]);
+            let warn = expires_at.map(|at| at - settings.warn_before);
+            let young = memory.fresh_since.map(|since| since + days(1));
+            let instants = memory.next_try_at.into_iter().chain(expires_at).chain(steps).chain(warn).chain(young);
+            seen.instants = instants.filter(|at| *at > now).collect();
+            for at in &seen.instants {
+                self.agenda.add(*at, number);
+            }
+        }
+        if is_new_date && let Some(at) = expires_at.filter(|at| *at > now && is_there) {
+            self.at(at, Event::Expiry(number, at));
+        }
+    }
+}

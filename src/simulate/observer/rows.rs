@@ -1,0 +1,241 @@
+//! The app's rows, and what is remembered of them.
+
+use jiff::{SignedDuration, Timestamp};
+use perene_policy::{Memory, State};
+
+use super::super::truth::{SECRET_MARK, Standing, TOKEN_MARK};
+use super::super::world::World;
+use crate::store::memory::Change;
+
+const fn hours(count: i64) -> SignedDuration {
+    SignedDuration::from_hours(count)
+}
+
+impl World {
+    /// Looks at what Perene has written in one step.
+    pub(in super::super) fn saw_step(&mut self, now: Timestamp) {
+        let changes = self.store.take_changes();
+        if changes.is_empty() {
+            return;
+        }
+        self.agenda.deed(now);
+        // Messages first: a warning and its messages are written together.
+        for change in &changes {
+            if let Change::Message(id) = change {
+                self.saw_message(id, now);
+            }
+        }
+        for change in &changes {
+            match change {
+                Change::Connection(source, id) => {
+                    if let Some(number) = self.by_row.get(&(*source, id.clone())).copied() {
+                        self.saw_row(number, now);
+                    }
+                }
+                Change::App(name) => self.saw_app_state(name, now),
+                Change::RunBegun(run) => self.saw_run(*run, now),
+                Change::RunFinished(_) => self.add_next_run(),
+                Change::Message(_) | Change::User(_) | Change::Alarms => {}
+            }
+        }
+        for change in &changes {
+            match change {
+                Change::Connection(source, id) => {
+                    let number = self.by_row.get(&(*source, id.clone())).copied();
+                    if let Some(user) = number.and_then(|number| self.users[number].clone()) {
+                        self.check_flag(&user, now);
+                    }
+                }
+                Change::User(user) => self.check_flag(user, now),
+                _ => {}
+            }
+        }
+    }
+
+    fn saw_app_state(&mut self, name: &str, now: Timestamp) {
+        let Some(app) = self.store.known_app(name) else { return };
+        let hold = app.hold.as_ref();
+        let mut instants: Vec<Timestamp> = hold.map(|hold| hold.probe_at).into_iter().collect();
+        instants.extend(app.limit.as_ref().map(|limit| limit.until));
+        instants.extend(app.believed_until);
+        if let Some(hold) = hold {
+            // A brake is looked at in growing steps of a quarter of an hour to an hour, and lets go after a day.
+            instants.extend((1..=96).map(|quarter| hold.since + SignedDuration::from_mins(15 * quarter)));
+        }
+        for at in instants.into_iter().filter(|at| *at > now) {
+            self.agenda.add(at, super::super::agenda::NOBODYS);
+        }
+    }
+
+    fn saw_row(&mut self, number: usize, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        let before = Before {
+            is_there: seen.is_there,
+            generation: seen.generation,
+            expires_at: seen.expires_at,
+            refreshed_at: seen.refreshed_at,
+            attempts: seen.attempts,
+            memory: seen.memory.clone(),
+        };
+        self.look_at_row(number, now);
+        self.trace_row(number, &before, now);
+        self.check_generation(number, &before, now);
+        self.check_expiry(number, &before, now);
+        self.check_attempts(number, &before, now);
+        self.check_texts(number, now);
+        self.check_memory(number, &before, now);
+    }
+
+    fn trace_row(&mut self, number: usize, before: &Before, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        let state = seen.memory.as_ref().map_or("nothing", |memory| memory.state.name());
+        let (generation, expires_at, attempts) = (seen.generation, seen.expires_at, seen.attempts);
+        let next = seen.memory.as_ref().and_then(|memory| memory.next_try_at);
+        let is_same = before.generation == generation && before.expires_at == expires_at;
+        self.trace.tell(now, Some(number), || {
+            let row = if is_same { "row kept" } else { "row written" };
+            let date = expires_at.map_or_else(|| "no date".to_owned(), |at| at.strftime("%FT%TZ").to_string());
+            let next = next.map(|at| format!(", next try {}", at.strftime("%FT%TZ"))).unwrap_or_default();
+            let generation = generation.map_or_else(|| "none".to_owned(), |generation| generation.to_string());
+            format!("committed: {row}: generation {generation}, {date}, {attempts} attempts, remembered: {state}{next}")
+        });
+    }
+
+    fn check_generation(&mut self, number: usize, before: &Before, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        match (before.generation, seen.generation) {
+            (Some(old), Some(new)) if new < old => {
+                let text = format!("from generation {old} to {new}");
+                self.broke("row_went_back", Some(number), now, text);
+            }
+            (Some(old), None) if before.is_there => {
+                let text = format!("generation {old} was replaced by what no provider has issued");
+                self.broke("token_of_nowhere_stored", Some(number), now, text);
+            }
+            (_, Some(held)) => {
+                self.observer.unsettled.remove(&(number, held));
+                let (source, id) = (self.accounts[number].source, self.row_id(number));
+                let (row, _) = self.store.seen(source, &id);
+                let refresh = row.and_then(|row| row.refresh_token);
+                let other = refresh.as_ref().and_then(|token| super::super::truth::read(token.expose()));
+                if other.is_some_and(|(_, generation)| generation != held) {
+                    let text = format!("access token {held} stands beside refresh token {other:?}");
+                    self.broke("pair_torn_apart", Some(number), now, text);
+                }
+            }
+            _ => {}
+        }
+        let seen = &self.observer.seen[number];
+        if seen.generation != before.generation
+            && let Some(generation) = seen.generation
+            && !self.accounts[number].generations[generation].was_received
+        {
+            self.broke("generation_from_nowhere", Some(number), now, format!("generation {generation} came to nobody"));
+        }
+    }
+
+    fn check_expiry(&mut self, number: usize, before: &Before, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        let (Some(generation), Some(stored)) = (seen.generation, seen.expires_at) else { return };
+        if before.expires_at == Some(stored) {
+            return;
+        }
+        let true_one = self.accounts[number].generations[generation].expires_at;
+        if stored > true_one {
+            let text = format!("stored {stored}, and it dies at {true_one}");
+            self.broke("expiry_later_than_the_true_one", Some(number), now, text);
+        }
+        let is_back = before.expires_at.is_some_and(|old| old.duration_since(stored) > hours(2));
+        if is_back && before.generation == Some(generation) {
+            self.broke("expiry_went_back", Some(number), now, format!("from {:?} to {stored}", before.expires_at));
+        }
+        if before.expires_at.is_some_and(|old| stored.duration_since(old) > hours(2)) {
+            self.observer.day(now).refreshed += 1;
+            let seen = &mut self.observer.seen[number];
+            seen.warned_at = None;
+            seen.mails.clear();
+            seen.trouble_since = None;
+        }
+    }
+
+    fn check_attempts(&mut self, number: usize, before: &Before, now: Timestamp) {
+        let runs = self.observer.runs_begun;
+        let (attempts, refreshed_at) = {
+            let seen = &self.observer.seen[number];
+            (seen.attempts, seen.refreshed_at)
+        };
+        if refreshed_at != before.refreshed_at && attempts != 0 {
+            self.broke("attempts_kept_after_success", Some(number), now, format!("{attempts} attempts"));
+        }
+        if attempts <= before.attempts {
+            return;
+        }
+        let text = format!("from {} to {attempts} attempts", before.attempts);
+        if attempts > before.attempts + 1 {
+            self.broke("failure_counted_twice", Some(number), now, text.clone());
+        }
+        let counted_in = std::mem::replace(&mut self.observer.seen[number].version_of_run, runs);
+        if counted_in == runs && runs > 0 {
+            self.broke("failure_counted_twice", Some(number), now, format!("{text} in one run"));
+        }
+        let app = self.app_of(number);
+        let in_storm = self.observer.failed_in_storm[app].len();
+        let is_new_storm = self.observer.storm_since[app].is_some_and(|since| now.duration_since(since) < hours(20));
+        let is_well = self.accounts[number].standing == Standing::Well;
+        if in_storm >= 40 && is_new_storm && is_well && self.observer.failed_in_storm[app].contains(&number) {
+            let text = format!("{in_storm} connections of the app fail alike");
+            self.broke("counted_against_the_customer_in_a_storm", Some(number), now, text);
+        }
+    }
+
+    fn check_texts(&mut self, number: usize, now: Timestamp) {
+        let (source, id) = (self.accounts[number].source, self.row_id(number));
+        let (row, _) = self.store.seen(source, &id);
+        let history = self.store.last_line(source, &id);
+        let texts = row.and_then(|row| row.error).into_iter().chain(history.map(|line| line.text));
+        for text in texts.collect::<Vec<String>>() {
+            if text.contains(TOKEN_MARK) || text.contains(SECRET_MARK) {
+                self.broke("secret_leaked", Some(number), now, format!("into a text: {text}"));
+            }
+            if text.chars().any(char::is_control) || text.chars().count() > 240 {
+                self.broke("text_not_tamed", Some(number), now, "control characters, or too long".to_owned());
+            }
+        }
+    }
+
+    fn check_memory(&mut self, number: usize, before: &Before, now: Timestamp) {
+        let Some(memory) = self.observer.seen[number].memory.clone() else { return };
+        let was_refused =
+            before.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::NeedsReconnect { .. }));
+        let is_refused = matches!(memory.state, State::NeedsReconnect { .. });
+        let seen = &self.observer.seen[number];
+        if is_refused && !was_refused && !self.is_strict(number) {
+            let recent = seen.refusals.iter().filter(|at| now.duration_since(**at) < SignedDuration::from_mins(15));
+            if recent.count() < 2 {
+                let text = "declared refused for good, and the provider has said so once".to_owned();
+                self.broke("refused_without_second_look", Some(number), now, text);
+            }
+        }
+        self.check_new_warning(number, before.memory.as_ref(), &memory, now);
+        let wait = memory.next_try_at.map(|at| at.duration_since(now));
+        let is_open = matches!(memory.state, State::Failing { .. } | State::Waiting { .. });
+        if is_open && wait.is_some_and(|wait| wait > hours(37)) {
+            self.broke("waits_too_long", Some(number), now, format!("{} hours", wait.map_or(0, |w| w.as_hours())));
+        }
+        let is_live = self.observer.seen[number].expires_at.is_none_or(|at| at > now);
+        let is_there = self.observer.seen[number].is_there;
+        if is_open && wait.is_none() && is_live && is_there {
+            self.broke("no_next_step", Some(number), now, format!("{} without a next try", memory.state.name()));
+        }
+    }
+}
+
+/// A row and its memory before a step.
+pub(super) struct Before {
+    is_there: bool,
+    generation: Option<usize>,
+    expires_at: Option<Timestamp>,
+    refreshed_at: Option<Timestamp>,
+    attempts: i64,
+    memory: Option<Memory>,
+}

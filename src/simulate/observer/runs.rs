@@ -1,0 +1,156 @@
+//! When runs are made, and whether they take all that is due.
+
+use jiff::{SignedDuration, Timestamp};
+use perene_policy::State;
+
+use super::super::faults::Kind;
+use super::super::truth::Standing;
+use super::super::world::{Event, World};
+
+const fn hours(count: i64) -> SignedDuration {
+    SignedDuration::from_hours(count)
+}
+
+const fn minutes(count: i64) -> SignedDuration {
+    SignedDuration::from_mins(count)
+}
+
+/// A run that was due is to be over by then, whatever single connections do.
+const RUN_TAKES: SignedDuration = minutes(20);
+
+impl World {
+    pub(super) fn saw_run(&mut self, number: i64, now: Timestamp) {
+        let Some(run) = self.store.run(number) else { return };
+        self.observer.runs_begun += 1;
+        self.observer.day(now).runs += 1;
+        self.observer.last_run_at = Some(run.started_at);
+        let holder = run.holder;
+        self.trace.tell(now, None, || format!("run {number} begins ({}, {})", run.kind, &holder[..6]));
+        self.note_calendar(now);
+        // By an independent reading of the wall clock at the place: at the hour that was asked for, unless the clocks
+        // were changed across it, or the run is made up for.
+        if run.kind == "scheduled" {
+            let (hour, minute) = self.fleet.run_at;
+            let local = run.started_at.to_zoned(self.fleet.zone.clone());
+            let wanted = i32::from(hour) * 60 + i32::from(minute);
+            let found = i32::from(local.hour()) * 60 + i32::from(local.minute());
+            let is_change = self.is_change_of_clocks(run.started_at);
+            if !(0..=2).contains(&(found - wanted)) && !is_change {
+                self.broke("run_at_the_wrong_time", None, now, format!("{local}"));
+            }
+        }
+    }
+
+    /// The service looks when the next run is due.
+    pub(super) fn add_next_run(&mut self) {
+        if let Some(last) = self.observer.last_run_at
+            && let Some(next) = self.fleet.schedule.next_after(last)
+        {
+            self.agenda.add(next, super::super::agenda::NOBODYS);
+        }
+    }
+
+    fn is_change_of_clocks(&self, at: Timestamp) -> bool {
+        let offset = |at: Timestamp| self.fleet.zone.to_offset(at).seconds();
+        offset(at - hours(4)) != offset(at + hours(4))
+    }
+
+    fn note_calendar(&mut self, now: Timestamp) {
+        let offset = self.fleet.zone.to_offset(now).seconds();
+        if self.observer.last_offset.replace(offset).is_some_and(|before| before != offset) {
+            self.weather.fire(Kind::DaylightSaving);
+        }
+        let end_of_32_bits = i64::from(i32::MAX);
+        if self.observer.begun_at.as_second() <= end_of_32_bits
+            && now.as_second() > end_of_32_bits
+            && self.weather.fired(Kind::Year2038) == 0
+        {
+            self.weather.fire(Kind::Year2038);
+        }
+    }
+
+    /// Looks, some time after a run was due, whether it was made and has taken all that was due.
+    pub(in super::super) fn check_run(&mut self, due_at: Timestamp, now: Timestamp) {
+        if let Some(next) = self.fleet.schedule.next_after(due_at) {
+            self.at(next + RUN_TAKES, Event::RunWasDue(next));
+        }
+        self.agenda.tidy(now - hours(1));
+        self.check_generations(now);
+        let was_good = self
+            .observer
+            .goods
+            .iter()
+            .all(|good| good.good_since().is_some_and(|since| now.duration_since(since) > RUN_TAKES + minutes(10)));
+        let was_made = self.observer.last_run_at.is_some_and(|at| at >= due_at);
+        if was_good && !was_made {
+            self.broke("run_missed", None, now, format!("it was due at {due_at}"));
+        }
+        for number in 0..self.accounts.len() {
+            self.check_was_taken(number, due_at, now);
+            self.check_remembered(number, now);
+        }
+    }
+
+    /// A connection that was due when the run began, and whose provider was well, must have a later date by now.
+    fn check_was_taken(&mut self, number: usize, due_at: Timestamp, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        let Some(expires_at) = seen.expires_at.filter(|_| seen.is_there && seen.generation.is_some()) else { return };
+        let window = self.fleet.settings.window;
+        let was_due = expires_at > now && expires_at.duration_since(due_at) < window;
+        let was_there = seen.since.is_some_and(|since| since < due_at);
+        if !was_due || !was_there || self.accounts[number].standing != Standing::Well {
+            return;
+        }
+        // What was remembered of an earlier trouble has its own times.
+        let is_quiet = seen.memory.as_ref().is_none_or(|memory| memory.state == State::Healthy);
+        let generation = &self.accounts[number].generations[seen.generation.unwrap_or(0)];
+        let is_young = now.duration_since(generation.issued_at) < hours(50);
+        if is_young || self.is_row_refused(number) || !self.has_been_good_for(number, hours(26), now) {
+            return;
+        }
+        if seen.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::Uncertain { .. })) {
+            return;
+        }
+        let was_called = seen.last_call_at.is_some_and(|at| at >= due_at);
+        if was_called {
+            let text = format!("sent after the run began at {due_at}, and the row still says {expires_at}");
+            return self.broke("due_and_not_refreshed", Some(number), now, text);
+        }
+        if !is_quiet && seen.memory.as_ref().and_then(|memory| memory.next_try_at).is_some_and(|at| at > now) {
+            let wait = seen.memory.as_ref().and_then(|memory| memory.next_try_at).map(|at| at.duration_since(now));
+            if wait.is_some_and(|wait| wait < hours(26)) {
+                return;
+            }
+        }
+        let others = self.observer.seen.iter().any(|other| other.last_call_at.is_some_and(|at| at >= due_at));
+        let check = if others { "delayed_by_another" } else { "no_next_step" };
+        self.broke(check, Some(number), now, format!("due since {due_at}, and not sent"));
+    }
+
+    /// What is remembered must have a next step, and what is refused is asked for daily.
+    fn check_remembered(&mut self, number: usize, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        let Some(memory) = &seen.memory else { return };
+        let is_live = seen.is_there && seen.expires_at.is_none_or(|at| at > now);
+        let was_good = self.has_been_good_for(number, hours(50), now);
+        if !is_live || !was_good {
+            return;
+        }
+        let quiet_for = seen.last_call_at.map_or(hours(1000), |at| now.duration_since(at));
+        match memory.state {
+            State::NeedsReconnect { .. } if quiet_for > hours(50) && !self.is_strict(number) => {
+                let text = format!("nobody has asked for {} hours whether it lives again", quiet_for.as_hours());
+                self.broke("refused_row_never_probed", Some(number), now, text);
+            }
+            State::Failing { .. } | State::Waiting { .. } if quiet_for > hours(50) && !self.is_row_refused(number) => {
+                let text = format!("{} and not tried for {} hours", memory.state.name(), quiet_for.as_hours());
+                self.broke("no_next_step", Some(number), now, text);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn is_row_refused(&self, number: usize) -> bool {
+        self.refused_rows.contains(&number)
+    }
+}
