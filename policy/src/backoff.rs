@@ -17,6 +17,11 @@ pub const SERIES: [SignedDuration; 7] = [
 /// No retry comes sooner than this, however little life is left.
 pub const SOONEST: SignedDuration = SignedDuration::from_secs(15);
 
+/// A retry time that does not come: what was refused at a provider that punishes reuse is not sent again before the app
+/// has put another token there. Without a retry time it would be due in every pass, and each would write down that it
+/// was not sent.
+pub const NEVER: Timestamp = Timestamp::MAX;
+
 /// The quick further tries inside one run, for what passes in seconds: after 1 s, then after 3 s.
 pub const QUICK: [SignedDuration; 2] = [SignedDuration::from_secs(1), SignedDuration::from_secs(3)];
 

@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::app::Permission;
+use perene_policy::backoff::NEVER;
 use perene_policy::{Connection, Grant, Outcome, Settings, State, due};
 use serde_json::{Value, json};
 
@@ -230,8 +231,10 @@ fn one_text(connection: &Connection, state: &str, history: &[HistoryLine], now: 
     }
     text.push_str(&format!("  {} failed runs\n", connection.attempts));
     let memory = connection.memory.as_ref();
-    if let Some(at) = memory.and_then(|memory| memory.next_try_at) {
-        text.push_str(&format!("  next try {}\n", second(at)));
+    match memory.and_then(|memory| memory.next_try_at) {
+        Some(at) if at == NEVER => text.push_str("  not sent again before the app has put another token there\n"),
+        Some(at) => text.push_str(&format!("  next try {}\n", second(at))),
+        None => {}
     }
     if let Some(incident) = memory.and_then(|memory| memory.incident.as_ref()) {
         let warned = match incident.warned_at {

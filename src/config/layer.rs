@@ -165,7 +165,9 @@ pub(super) fn plain_variables(mut figment: Figment, env: &Environment, faults: &
 pub(super) fn prefixed_variables(mut figment: Figment, env: &Environment, faults: &mut Vec<String>) -> Figment {
     for name in env.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name) {
         let Some(rest) = name.strip_prefix("PERENE_") else { continue };
-        if rest == "CONFIG" || rest.starts_with("TEST_") || is_service_link(rest) {
+        // What a binary with fail points is told with; every other one calls it unknown.
+        let names_a_step = cfg!(feature = "failpoints") && rest == "FAIL_AT";
+        if rest == "CONFIG" || rest.starts_with("TEST_") || names_a_step || is_service_link(rest) {
             continue;
         }
         let path = rest.to_lowercase().replace("__", ".");

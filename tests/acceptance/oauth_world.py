@@ -104,19 +104,21 @@ class OauthWorld:
 
     # the app
 
-    def connect(self, count: int, left: timedelta = 10 * MINUTE, **mint) -> list[int]:
-        """So many customers connect; their access tokens live for `left` as far as the row says."""
+    def connect(self, count: int, left: timedelta = 10 * MINUTE, life: timedelta | None = None, **mint) -> list[int]:
+        """So many customers connect; their access tokens live for `left` as far as the row says, and with `life` they
+        are as old as if a refresh had given them that life."""
         minted = self.provider.mint(count=count, client=self.client, **mint)
         first = len(self.grants) + 1
         keys = list(range(first, first + count))
         stamp = self.store.stamp(now() + left, "timestamptz")
-        names = "id, user_id, access_token, token_expires_at" + (", refresh_token" if self.has_refresh_token else "")
-        marks = "?, 7, ?, ?" + (", ?" if self.has_refresh_token else "")
+        began = life and self.store.stamp(now() + left - life, "timestamptz")
+        names = "id, user_id, access_token, token_expires_at, token_refreshed_at" + (", refresh_token" if self.has_refresh_token else "")
+        marks = "?, 7, ?, ?, ?" + (", ?" if self.has_refresh_token else "")
         connection = self.store.connect()
         cursor = connection.cursor()
         cursor.execute("BEGIN")
         for key, pair in zip(keys, minted):
-            values = [key, pair["access_token"], stamp] + ([pair["refresh_token"]] if self.has_refresh_token else [])
+            values = [key, pair["access_token"], stamp, began] + ([pair["refresh_token"]] if self.has_refresh_token else [])
             cursor.execute(f"INSERT INTO {self.TABLE} ({names}) VALUES ({marks})", values)
             self.grants[key] = pair["id"]
         cursor.execute("COMMIT")

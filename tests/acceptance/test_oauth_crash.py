@@ -131,6 +131,8 @@ def test_two_hundred_kills_on_sqlite_too(strict, sqlite, perene):
 # every named step
 
 BEFORE_THE_CALL = ["before_intent", "after_intent", "before_call"]
+NO_INTENTS = ["before_call"]
+"""Where a token may be sent again nothing has to be written before."""
 ANSWER_IN_HAND = ["after_call", "before_journal"]
 JOURNALLED = ["after_journal", "before_commit", "after_commit", "after_forget"]
 REPLAY = ["before_replay_commit", "after_replay_commit"]
@@ -146,10 +148,10 @@ def die_at(world, point, *arguments):
     assert dying.process.returncode == -signal.SIGABRT, f"`{' '.join(arguments)}` never came to {point}: {dying.text('out')} {dying.text('err')}"
 
 
-def die_everywhere(world):
+def die_everywhere(world, before):
     """A row for each step, and a death there while that row is refreshed. The rows by the step."""
     rows = {}
-    for point in BEFORE_THE_CALL + ANSWER_IN_HAND + JOURNALLED:
+    for point in before + ANSWER_IN_HAND + JOURNALLED:
         (rows[point],) = world.connect(1)
         die_at(world, point, "refresh", "--id", str(rows[point]))
     for point in REPLAY:
@@ -173,7 +175,7 @@ def afterwards(world):
 
 def test_strict_death_at_any_step_loses_only_what_was_not_journalled_and_sends_nothing_twice(strict, store, perene):
     world = OauthWorld(store, perene, strict)
-    rows = die_everywhere(world)
+    rows = die_everywhere(world, BEFORE_THE_CALL)
     record = settled(world)
     sent = {point for point, key in rows.items() if not world.first_generation([key], record)}
     assert sent == set(ANSWER_IN_HAND + JOURNALLED + REPLAY), "the steps are where their names say"
@@ -211,7 +213,7 @@ def test_strict_death_at_any_step_ends_in_a_refresh_or_in_one_declared_last_try(
 
 def test_grace_death_at_any_step_loses_nothing(grace, store, perene):
     world = OauthWorld(store, perene, grace)
-    rows = die_everywhere(world)
+    rows = die_everywhere(world, NO_INTENTS)
     afterwards(world)
     record = settled(world)
     assert not world.behind(record) and not world.first_generation(list(rows.values()), record)
@@ -221,15 +223,7 @@ def test_grace_death_at_any_step_loses_nothing(grace, store, perene):
 @pytest.mark.parametrize("dies", [False, True], ids=["plain", "rotate"])
 def test_extend_death_at_any_step_loses_only_what_dies_and_was_not_journalled(meta, store, perene, dies):
     world = OauthWorld(store, perene, Rotating(meta, dies=dies))
-    rows = {}
-    for point in ["before_call", "after_call", "before_journal", "after_journal", "before_commit", "after_commit", "after_forget"]:
-        (rows[point],) = world.connect(1)
-        die_at(world, point, "refresh", "--id", str(rows[point]))
-    for point in REPLAY:
-        (rows[point],) = world.connect(1)
-        die_at(world, "after_journal", "refresh", "--id", str(rows[point]))
-        world.lapse()
-        die_at(world, point, "refresh", "--id", str(rows["before_call"]))
+    rows = die_everywhere(world, NO_INTENTS)
     afterwards(world)
     record = world.provider.state()
     assert not world.first_generation(list(rows.values()), record)

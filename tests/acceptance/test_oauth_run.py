@@ -16,9 +16,8 @@ def test_the_service_refreshes_an_hourly_token_in_the_last_third_of_its_life(rot
     (first,) = world.connect(1)
     running = world.perene.start("run", PERENE_SCHEDULE__CRON=NEVER)
     until(lambda: not world.first_generation([first], rotating.state()), 60, what="the first run")
-    coming, later = world.connect(2)
-    world.make_due([coming], 20 * MINUTE + timedelta(seconds=5))
-    world.make_due([later], 40 * MINUTE)
+    (later,) = world.connect(1, left=40 * MINUTE, life=60 * MINUTE)
+    (coming,) = world.connect(1, left=20 * MINUTE + timedelta(seconds=5), life=60 * MINUTE)
     # Connected by the app, and never refreshed: how long it was given nobody has told.
     (new,) = world.connect(1, left=5 * MINUTE)
     until(lambda: not world.first_generation([coming, new], rotating.state()), 75, every_s=0.2, what="the hourly tokens to be refreshed")

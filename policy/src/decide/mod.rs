@@ -404,7 +404,7 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
     };
     let (state, next_try_at) = match outcome {
         Outcome::NeedsReconnect => {
-            (State::NeedsReconnect { reason }, (!conclusion.sends_once).then_some(context.tomorrow))
+            (State::NeedsReconnect { reason }, Some(if conclusion.sends_once { backoff::NEVER } else { context.tomorrow }))
         }
         _ if conclusion.is_uncertain => {
             let state = State::Uncertain { sent_at: now, reason, is_last: false };
@@ -615,7 +615,7 @@ fn admit_uncertainty(decision: &mut Decision, memory: &mut Memory, row: &Connect
     if is_last {
         memory.state = State::NeedsReconnect { reason: "last_try_unanswered".to_owned() };
         memory.since = now;
-        memory.next_try_at = None;
+        memory.next_try_at = Some(backoff::NEVER);
         decision.events.push(Event {
             kind: EventKind::Tried,
             outcome: Some(Outcome::NeedsReconnect),
