@@ -439,6 +439,7 @@ impl Course {
             Kind::DatabaseClock => {
                 let mut ahead = self.database_clock.ahead.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 *ahead += SignedDuration::from_secs(self.chance.between(1, 60) as i64);
+                world.database_ahead = *ahead;
             }
             Kind::Revoked => {
                 let (since, account) = (now, &mut world.accounts[number]);
@@ -450,6 +451,11 @@ impl Course {
                     (world.accounts[number].standing, world.accounts[number].standing_since) = (Standing::Stuck, now);
                     world.trace.tell(now, Some(number), || "its expiry moves no more".to_owned());
                 }
+            }
+            Kind::PoisonRow => {
+                let until = now + SignedDuration::from_hours(self.chance.between(24, 24 * 9) as i64);
+                world.accounts[number].breaks_until = Some(until);
+                world.trace.tell(now, Some(number), || "its answers are 500 from now on".to_owned());
             }
             Kind::Reconnect => world.log_in(number, now),
             Kind::Delete => world.delete(number, now),
@@ -578,10 +584,11 @@ impl World {
         let _ = self.store.take_changes();
         for number in 0..self.accounts.len() {
             let was_of_app = self.observer.seen[number].is_of_app;
+            let before = self.observer.seen[number].generation;
             self.look_at_row(number, now);
             self.observer.seen[number].is_of_app = was_of_app;
             self.observer.seen[number].version_of_run = u64::MAX;
-            self.forgive_lost(number, now);
+            self.expect_back(number, before);
         }
         self.recall_messages();
         self.disturb(now);

@@ -115,6 +115,7 @@ fn invent_one(number: usize, chance: &mut Chance, now: Timestamp) -> Linked {
         login_at: issued_at,
         life,
         generations: vec![Generation { expires_at, issued_at, is_of_login: true, sent: 0, was_received: true }],
+        breaks_until: None,
     };
     let user_id = (number / 2).to_string();
     let user = UserRow {

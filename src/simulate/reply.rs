@@ -186,7 +186,9 @@ impl World {
     fn trouble_of_answer(&mut self, asked: &Asked, now: Timestamp) -> Reply {
         let app = asked.app;
         let is_meta = asked.grant != Grant::Oauth2;
-        if self.strikes_one(Kind::ServerErrors, app, 100) {
+        if self.accounts[asked.account].breaks_until.is_some_and(|until| now < until)
+            || self.strikes_one(Kind::ServerErrors, app, 100)
+        {
             return Reply::new(500, r#"{"error":{"message":"An unknown error occurred","code":1}}"#, Meaning::Trouble);
         }
         if self.strikes_one(Kind::LostAnswers, app, 100) {
@@ -290,6 +292,8 @@ impl World {
             Class::Grace if asked.generation != latest => {
                 let is_recent = now.duration_since(account.generations[latest].issued_at) < GRACE;
                 if asked.generation + 1 != latest || !is_recent {
+                    // The newer one was lost on its way, and not asked for again in time.
+                    account.refuse(now);
                     return refusal(asked);
                 }
                 let left = account.generations[latest].expires_at.duration_since(now).as_secs().to_string();

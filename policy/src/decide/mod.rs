@@ -216,8 +216,11 @@ pub fn decide(connection: &Connection, conclusion: &Conclusion, context: &Contex
     let is_far = connection.expires_at.is_some_and(|at| !within(at, context.now, due::LOOK_AHEAD));
     match conclusion.outcome {
         // It was only asked after, its token is good for long, and nothing was learnt: asked again tomorrow.
-        Outcome::Transient | Outcome::Unrecognised
-            if !conclusion.was_sent && conclusion.message.is_some() && is_far =>
+        Outcome::Transient | Outcome::Unrecognised | Outcome::RateLimited
+            if !conclusion.was_sent
+                && conclusion.scope != Some(crate::outcome::Scope::App)
+                && due::unsendable(connection).is_none()
+                && is_far =>
         {
             asked_in_vain(connection, context)
         }
@@ -419,6 +422,10 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
     };
     let mut memory = remember(connection, state, context);
     memory.generation = generation;
+    if conclusion.token.is_some() && connection.grant.refuses_young_tokens() {
+        // It was made just now, though nothing else is known of it.
+        memory.fresh_since = Some(now);
+    }
     memory.next_try_at = next_try_at;
 
     let text = failure_text(connection, conclusion, context);

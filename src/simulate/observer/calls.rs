@@ -77,7 +77,7 @@ impl World {
             return self.broke("expired_row_sent", Some(number), now, format!("the row says {expires_at}"));
         }
         let is_remembered = seen.memory.as_ref().is_some_and(|memory| memory.next_try_at.is_some());
-        let is_early = expires_at.duration_since(now) > window + seconds(90);
+        let is_early = expires_at.duration_since(now) > window + seconds(90) + self.database_ahead;
         if is_early && !is_remembered && self.has_been_good_for(number, hours(1), now) {
             self.broke("sent_before_it_was_due", Some(number), now, format!("the row says {expires_at}"));
         }
@@ -96,6 +96,7 @@ impl World {
         let at_once =
             recent.filter(|(at, replica)| *replica == asked.replica && now.duration_since(*at) < seconds(14)).count();
         let others = seen.in_flight.iter().any(|replica| *replica != asked.replica);
+        let is_well = self.has_been_good_for(number, hours(24), now);
         let expires_soon = seen.expires_at.is_none_or(|at| at.duration_since(now) < hours(48));
         let a_day = seen.calls.len();
         if at_once >= CALLS_AT_ONCE {
@@ -106,7 +107,7 @@ impl World {
             self.broke("called_twice_at_once", Some(number), now, "another replica's call is under way".to_owned());
         }
         let is_settled = now.duration_since(self.observer.begun_at) > hours(24);
-        if a_day >= CALLS_A_DAY && !expires_soon && is_settled {
+        if a_day >= CALLS_A_DAY && !expires_soon && is_settled && is_well {
             self.broke("retried_too_often", Some(number), now, format!("{a_day} calls in a day"));
         }
     }
@@ -170,7 +171,7 @@ impl World {
                 self.accounts[number].generations[generation].was_received = true;
                 let is_new = self.observer.seen[number].generation.is_none_or(|held| generation > held);
                 if is_new && was_there {
-                    self.observer.unsettled.insert((number, generation), now);
+                    self.observer.unsettled.insert((number, generation), asked.generation);
                 }
             }
             Meaning::Refused => {
@@ -209,7 +210,9 @@ impl World {
         let unsettled: Vec<(usize, usize)> = self.observer.unsettled.keys().copied().collect();
         for (number, generation) in unsettled {
             let seen = &self.observer.seen[number];
-            let is_over = !seen.is_there || seen.generation.is_some_and(|held| held >= generation);
+            // Of two that replicas got for the same generation, as some providers allow, one is enough.
+            let sent = self.observer.unsettled[&(number, generation)];
+            let is_over = !seen.is_there || seen.generation.is_some_and(|held| held > sent);
             let account = &self.accounts[number];
             let (id, token) = (self.row_id(number), account.token(generation));
             let is_kept = self.journals.iter().any(|journal| journal.holds(&id, &token));

@@ -103,8 +103,8 @@ pub(super) struct Observer {
     pub(super) counts: BTreeMap<&'static str, u64>,
     pub(super) goods: Vec<GoodLog>,
     pub(super) limited_until: Vec<Option<Timestamp>>,
-    /// Generations that have come whole, and are not yet seen in the database.
-    pub(super) unsettled: BTreeMap<(usize, usize), Timestamp>,
+    /// Generations that have come whole, and are not yet seen in the database; and for which one each came.
+    pub(super) unsettled: BTreeMap<(usize, usize), usize>,
     pub(super) told: BTreeMap<String, Told>,
     pub(super) by_incident: BTreeMap<String, BTreeSet<(String, String)>>,
     pub(super) flagged: BTreeMap<String, BTreeSet<usize>>,

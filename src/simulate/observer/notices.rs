@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::{Memory, State};
 
-use super::super::truth::{SECRET_MARK, Standing, TOKEN_MARK};
+use super::super::truth::{SECRET_MARK, TOKEN_MARK};
 use super::super::world::World;
 use crate::notify::{Message, MessageKind};
 use crate::store::memory::Settlement;
@@ -109,7 +109,7 @@ impl World {
         let failing = self.observer.failed_in_storm[app].len();
         let is_new = self.observer.storm_since[app]
             .is_some_and(|since| now.duration_since(since) < SignedDuration::from_hours(20));
-        let is_well = self.accounts[number].standing == Standing::Well;
+        let is_well = self.accounts[number].is_well(now);
         let is_failure = matches!(memory.state, State::Failing { .. } | State::NeedsReconnect { .. });
         let began_in_storm = memory
             .incident

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::{Memory, State};
 
-use super::super::truth::{SECRET_MARK, Standing, TOKEN_MARK};
+use super::super::truth::{SECRET_MARK, TOKEN_MARK};
 use super::super::world::World;
 use crate::store::memory::Change;
 
@@ -14,6 +14,9 @@ const fn hours(count: i64) -> SignedDuration {
 impl World {
     /// Looks at what Perene has written in one step.
     pub(in super::super) fn saw_step(&mut self, now: Timestamp) {
+        if std::mem::take(&mut self.is_disturbed) {
+            self.observer.disturbed_at = now;
+        }
         let changes = self.store.take_changes();
         if changes.is_empty() {
             return;
@@ -141,7 +144,7 @@ impl World {
             return;
         }
         let true_one = self.accounts[number].generations[generation].expires_at;
-        if stored > true_one {
+        if stored > true_one + self.database_ahead {
             let text = format!("stored {stored}, and it dies at {true_one}");
             self.broke("expiry_later_than_the_true_one", Some(number), now, text);
         }
@@ -181,7 +184,7 @@ impl World {
         let app = self.app_of(number);
         let in_storm = self.observer.failed_in_storm[app].len();
         let is_new_storm = self.observer.storm_since[app].is_some_and(|since| now.duration_since(since) < hours(20));
-        let is_well = self.accounts[number].standing == Standing::Well;
+        let is_well = self.accounts[number].is_well(now);
         if in_storm >= 40 && is_new_storm && is_well && self.observer.failed_in_storm[app].contains(&number) {
             let text = format!("{in_storm} connections of the app fail alike");
             self.broke("counted_against_the_customer_in_a_storm", Some(number), now, text);
@@ -222,7 +225,7 @@ impl World {
         if is_open && wait.is_some_and(|wait| wait > hours(37)) {
             self.broke("waits_too_long", Some(number), now, format!("{} hours", wait.map_or(0, |w| w.as_hours())));
         }
-        let is_live = self.observer.seen[number].expires_at.is_none_or(|at| at > now);
+        let is_live = self.observer.seen[number].expires_at.is_none_or(|at| at > now + self.database_ahead);
         let is_there = self.observer.seen[number].is_there;
         if is_open && wait.is_none() && is_live && is_there {
             self.broke("no_next_step", Some(number), now, format!("{} without a next try", memory.state.name()));

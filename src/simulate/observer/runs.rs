@@ -4,7 +4,6 @@ use jiff::{SignedDuration, Timestamp};
 use perene_policy::State;
 
 use super::super::faults::Kind;
-use super::super::truth::Standing;
 use super::super::world::{Event, World};
 
 const fn hours(count: i64) -> SignedDuration {
@@ -98,7 +97,7 @@ impl World {
         let window = self.fleet.settings.window;
         let was_due = expires_at > now && expires_at.duration_since(due_at) < window;
         let was_there = seen.since.is_some_and(|since| since < due_at);
-        if !was_due || !was_there || self.accounts[number].standing != Standing::Well {
+        if !was_due || !was_there || !self.accounts[number].is_well(now) || now.duration_since(self.accounts[number].well_since()) < hours(26) {
             return;
         }
         // What was remembered of an earlier trouble has its own times.
@@ -133,7 +132,7 @@ impl World {
         let Some(memory) = &seen.memory else { return };
         let is_live = seen.is_there && seen.expires_at.is_none_or(|at| at > now);
         let was_good = self.has_been_good_for(number, hours(50), now);
-        if !is_live || !was_good {
+        if !is_live || !was_good || seen.generation.is_none() {
             return;
         }
         let quiet_for = seen.last_call_at.map_or(hours(1000), |at| now.duration_since(at));
