@@ -14,16 +14,16 @@ use crate::notify::{Channel, Email, MailSettings, Webhook, WebhookSettings};
 use crate::provider::Provider;
 use crate::provider::meta::{Meta, MetaApp};
 use crate::provider::oauth2::{Oauth2App, Oauth2Provider};
-use crate::store::Store;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
 
 /// Opens the database. An SQLite file that is not there is made only by a command that makes tables.
 pub(super) async fn store(
     config: &Config,
     clock: &Arc<dyn Clock>,
     may_create: bool,
-) -> Result<Arc<dyn Store>, Failure> {
+) -> Result<Arc<dyn Store>, StoreError> {
     let sources = config.sources.clone();
     Ok(match &config.database.url {
         DatabaseUrl::Postgres(url) => Arc::new(PostgresStore::connect(url, sources).await?),

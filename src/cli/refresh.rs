@@ -56,9 +56,13 @@ pub(super) async fn run_with_progress(
         let rehearsal = RunRequest { dry_run: true, ..request.clone() };
         progress.begin(engine.run(&rehearsal, stop, &|_| {}).await?.due);
     }
-    let report = engine.run(request, stop, &|report| progress.show(report)).await;
+    let show = |report: &Report| progress.show(report);
+    let report = stop.bound(engine.clock(), engine.run(request, stop, &show)).await;
     progress.end();
-    Ok(report?)
+    match report {
+        Some(report) => Ok(report?),
+        None => Err(Failure::could_not_work("interrupted, and what was in flight could not be finished in time")),
+    }
 }
 
 pub(super) fn exit_of(report: &Report) -> Exit {

@@ -9,10 +9,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind, Verdict};
@@ -24,11 +25,11 @@ use perene_policy::{
 use uuid::Uuid;
 
 use super::intent::NoIntent;
-use super::ledger::Place;
+use super::outage::Outage;
 use super::report::{Report, Trouble};
 use super::{Engine, Stop, outbox};
 use crate::failpoint::fail_at;
-use crate::journal::{Entry, JournalError};
+use crate::journal::{Entry, EntryId, JournalError};
 use crate::store::{Claim, Claimed, Commit, Committed, Cursor, Guard, Lease, StoreError, Which};
 
 /// A lease outlives the longest call (30 s) by a wide margin, and a killed replica's leases are taken over
@@ -38,14 +39,22 @@ pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(50);
 /// Leases are prolonged when this has passed since the last time.
 const BEAT: Duration = Duration::from_secs(5);
 
+/// Leases are prolonged also when nothing was written for so long: calls must not go on for long unnoticed when the
+/// database is away.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// Rows that are claimed at a time.
 const PAGE: usize = 500;
 
 /// Rows that are committed at a time.
 const BATCH: usize = 250;
 
-/// A commit that fails for a passing reason is tried this often, after 1, 2, 4 … seconds.
-const COMMITS_MAX: u32 = 5;
+/// No call is begun while so many results wait to be written: the database is slower than the provider.
+const UNWRITTEN_MAX: usize = 8 * BATCH;
+
+/// A call that still hangs so long after the stop was asked for is given up, as its deadline would have done a
+/// moment later: what the others brought must still be written before the time to stop is over.
+const LAST_CALL: Duration = Duration::from_millis(29_300);
 
 /// What a pass is to do.
 #[derive(Debug, Clone, Copy)]
@@ -90,12 +99,17 @@ pub(super) struct Driver<'a> {
     ready: VecDeque<Box<InFlight>>,
     pages: BTreeMap<usize, Page>,
     /// Their token is about to be sent to a provider that punishes reuse.
-    pub(super) intending: Vec<Box<InFlight>>,
+    pub(super) intending: Vec<InFlight>,
     pub(super) is_intending: bool,
     /// What is kept in the journal and not committed yet, by the connection's key.
-    journalled: BTreeMap<String, Place>,
+    journalled: BTreeMap<String, EntryId>,
     /// Decided, not committed.
     decided: Vec<Commit>,
+    /// Leases to be given back.
+    returned: Vec<String>,
+    outage: Outage,
+    /// What ends the pass once everything that is in flight is written.
+    fatal: Option<StoreError>,
     /// The earliest start of the next call, by grant: the app's pace.
     next_start: BTreeMap<Grant, Timestamp>,
     /// Rows that a pass over all live ones has had: it goes by expiry, and meets what it moved ahead again.
@@ -116,6 +130,8 @@ pub(super) struct Driver<'a> {
     is_saving: bool,
     must_save: bool,
     last_beat: Duration,
+    /// When the database last took a write.
+    last_heard: Duration,
     page_count: usize,
 }
 
@@ -137,15 +153,19 @@ struct Page {
 pub(super) enum Work {
     Claimed(Vec<Grant>, Result<Claimed, StoreError>),
     /// What is about to be sent is written down, or is not.
-    Intended(Vec<Box<InFlight>>, Result<Vec<Committed>, NoIntent>),
+    Intended(Vec<InFlight>, Timestamp, Result<Vec<Committed>, NoIntent>),
     Called(Box<InFlight>, Timestamp, Result<Answer, NoAnswer>),
     /// An answer that brought a token is on disk.
-    Journalled(Box<InFlight>, Box<Verdict>, Timestamp, Result<Option<Place>, JournalError>),
+    Journalled(Box<InFlight>, Box<Verdict>, Timestamp, Result<Option<EntryId>, JournalError>),
     /// A refusal has had its time to be overtaken.
     Settled(Box<InFlight>, Box<Conclusion>),
     Waited(Box<InFlight>),
-    Committed(Vec<Commit>, Result<Vec<Committed>, StoreError>),
+    /// With the time at which the commit began.
+    Committed(Vec<Commit>, Duration, Result<Vec<Committed>, StoreError>),
     Beaten(Result<u64, StoreError>),
+    Released(Vec<String>, Result<(), StoreError>),
+    /// The database has been left alone for a while.
+    Rested,
     /// What was learnt of the apps is saved.
     Saved(Result<(), StoreError>),
     /// The app itself was asked.
@@ -177,6 +197,9 @@ impl<'a> Driver<'a> {
             is_intending: false,
             journalled: BTreeMap::new(),
             decided: Vec::new(),
+            returned: Vec::new(),
+            outage: Outage::default(),
+            fatal: None,
             next_start: BTreeMap::new(),
             had: BTreeSet::new(),
             refused: Vec::new(),
@@ -192,6 +215,7 @@ impl<'a> Driver<'a> {
             is_saving: false,
             must_save: false,
             last_beat: engine.parts.clock.monotonic(),
+            last_heard: engine.parts.clock.monotonic(),
             page_count: 0,
         }
     }
@@ -215,12 +239,12 @@ impl<'a> Driver<'a> {
         Ok(reached)
     }
 
-    /// Awaits nothing but the set: a future that is not polled may hold the connection to the database for
-    /// which another one waits.
+    /// Awaits nothing but the set, and the stop: a future that is not polled may hold the connection to the
+    /// database for which another one waits.
     async fn drive_to_end(&mut self) -> Result<(), StoreError> {
         loop {
-            if self.stop.is_set() {
-                self.report.was_interrupted |= !self.is_exhausted || !self.fresh.is_empty();
+            if self.stop.is_set() || self.fatal.is_some() {
+                self.report.was_interrupted |= !self.is_exhausted || self.has_fresh();
                 self.is_exhausted = true;
                 self.give_back_fresh();
             }
@@ -228,19 +252,89 @@ impl<'a> Driver<'a> {
             self.write_intents();
             // After admitting: what cannot be sent is concluded at once, and may complete a page.
             self.close_pages();
+            self.write();
+            let work = if self.stop.is_set() {
+                self.works.next().await
+            } else {
+                let mut stop = self.stop.clone();
+                match select(self.works.next(), pin!(stop.wait())).await {
+                    Either::Left((work, _)) => work,
+                    Either::Right(_) => continue,
+                }
+            };
+            let Some(work) = work else { return self.fatal.take().map_or(Ok(()), Err) };
+            self.take(work);
+        }
+    }
+
+    /// Begins what the database is to do. While it fails, that is one thing at a time, and always a write: the
+    /// next commit if there is one, for its success alone shows that commits are taken again.
+    fn write(&mut self) {
+        if !self.outage.is_on() {
             self.claim_more();
             self.commit_some();
+            self.release();
             self.save();
             self.beat();
-            let Some(work) = self.works.next().await else { return Ok(()) };
-            self.take(work)?;
+        } else if !self.outage.is_resting() && self.outage.commits() == 0 && self.fatal.is_none() {
+            if !self.decided.is_empty() {
+                self.commit_next();
+            } else if !self.returned.is_empty() {
+                self.release();
+            } else if !self.outage.is_beating() && !self.is_done() {
+                self.extend();
+            }
+        }
+    }
+
+    /// Whether nothing is left for which the database is needed.
+    fn is_done(&self) -> bool {
+        self.is_exhausted && self.calling == 0 && !self.has_fresh() && self.pages.is_empty() && !self.must_save
+    }
+
+    /// Whether something is claimed that is not begun.
+    fn has_fresh(&self) -> bool {
+        self.fresh.values().any(|waiting| !waiting.is_empty())
+    }
+
+    /// Something failed: it is done again after a pause, if that can help; if not, the pass ends.
+    pub(super) fn failed(&mut self, error: StoreError) {
+        self.report.had_outage = true;
+        match self.outage.failed(error, self.engine.parts.clock.monotonic()) {
+            Ok(Some(pause)) => {
+                let clock = &self.engine.parts.clock;
+                self.works.push(Box::pin(async move {
+                    clock.sleep(pause).await;
+                    Work::Rested
+                }));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.fatal.get_or_insert(error);
+            }
+        }
+    }
+
+    /// The database took a write.
+    fn passed(&mut self) {
+        self.last_heard = self.engine.parts.clock.monotonic();
+        // What takes a lease may still refuse a commit: its disk is nearly full.
+        if self.decided.is_empty() && self.outage.commits() == 0 {
+            self.outage.passed(self.engine.parts.clock.monotonic());
         }
     }
 
     /// Begins calls while there is room: first those whose turn has come, then fresh connections, of the
     /// grant whose next one expires soonest.
+    ///
+    /// Begins none while what it brings could not be written.
     fn admit(&mut self) {
         while self.calling < self.engine.parts.concurrency {
+            let unwritten = self.decided.len() + self.outage.commits() * BATCH;
+            let may_call = unwritten < UNWRITTEN_MAX && self.outage.allows_calls(self.engine.parts.clock.monotonic());
+            if !may_call && !self.stop.is_set() {
+                return;
+            }
             if let Some(in_flight) = self.ready.pop_front() {
                 self.go_on(in_flight);
             } else if let Some(grant) = self.admissible() {
@@ -325,12 +419,12 @@ impl<'a> Driver<'a> {
         }
         match (step, exchange) {
             (Step::Call(call), Some(exchange)) => {
-                let in_flight = Box::new(InFlight { page, connection, exchange, call, verdict: None });
+                let in_flight = InFlight { page, connection, exchange, call, verdict: None };
                 if terms.class == Class::Strict {
                     self.calling += 1;
                     self.intending.push(in_flight);
                 } else {
-                    self.call(in_flight);
+                    self.call(Box::new(in_flight));
                 }
             }
             (Step::Call(_), None) => unreachable!("without an exchange nothing is called"),
@@ -351,7 +445,7 @@ impl<'a> Driver<'a> {
         let name = self.app_name(in_flight.connection.grant).unwrap_or_default();
         let may_be_called = matches!(self.engine.apps.permission(&name, self.now()), Permission::Go(_));
         match in_flight.verdict.take() {
-            Some(verdict) if !may_be_called && !self.order.is_probe => {
+            Some(verdict) if self.stop.is_set() || (!may_be_called && !self.order.is_probe) => {
                 let conclusion = in_flight.exchange.give_up(verdict);
                 self.conclude(in_flight.page, in_flight.connection, conclusion);
             }
@@ -363,25 +457,41 @@ impl<'a> Driver<'a> {
         self.calling += 1;
         let sent_at = self.now();
         let provider = self.engine.provider(self.order.source);
+        let (clock, mut stop) = (&self.engine.parts.clock, self.stop.clone());
         self.works.push(Box::pin(async move {
+            let lost = |text: &str| Err(NoAnswer { kind: NoAnswerKind::Lost, text: text.to_owned() });
             let call = &in_flight.call;
             fail_at("before_call");
             let answer = AssertUnwindSafe(provider.call(in_flight.connection.grant, call.endpoint, &call.token));
             // A bug that one answer brings to light must not end the run of all the others.
-            let answer = answer.catch_unwind().await.unwrap_or_else(|_| {
-                Err(NoAnswer {
-                    kind: NoAnswerKind::Lost,
-                    text: "reading the answer failed: this is a bug in perene".to_owned(),
-                })
-            });
+            let answer = answer.catch_unwind();
+            let too_late = async {
+                stop.wait().await;
+                clock.sleep(LAST_CALL).await;
+            };
+            let answer = match select(pin!(answer), pin!(too_late)).await {
+                Either::Left((answer, _)) => {
+                    answer.unwrap_or_else(|_| lost("reading the answer failed: this is a bug in perene"))
+                }
+                Either::Right(_) => lost("no complete answer before perene had to stop"),
+            };
             fail_at("after_call");
             Work::Called(in_flight, sent_at, answer)
         }));
     }
 
-    fn take(&mut self, work: Work) -> Result<(), StoreError> {
+    fn take(&mut self, work: Work) {
         match work {
-            Work::Claimed(grants, claimed) => self.claimed(&grants, claimed?),
+            Work::Claimed(grants, claimed) => {
+                self.is_claiming = false;
+                match claimed {
+                    Ok(claimed) => {
+                        self.passed();
+                        self.claimed(&grants, claimed);
+                    }
+                    Err(error) => self.failed(error),
+                }
+            }
             Work::Called(in_flight, sent_at, result) => {
                 self.calling -= 1;
                 self.called(in_flight, sent_at, result);
@@ -390,7 +500,7 @@ impl<'a> Driver<'a> {
                 self.waits_no_more(&in_flight);
                 self.ready.push_back(in_flight);
             }
-            Work::Intended(batch, written) => self.intended(batch, written)?,
+            Work::Intended(batch, sent_at, written) => self.intended(batch, sent_at, written),
             Work::Journalled(in_flight, verdict, sent_at, written) => {
                 self.waits_no_more(&in_flight);
                 match written {
@@ -406,20 +516,32 @@ impl<'a> Driver<'a> {
                 self.waits_no_more(&in_flight);
                 self.conclude(in_flight.page, in_flight.connection, *conclusion);
             }
-            Work::Committed(commits, result) => self.committed(commits, result)?,
+            Work::Committed(commits, began, result) => self.committed(commits, began, result),
             Work::Beaten(result) => {
-                if let Err(error) = result {
-                    tracing::warn!("leases could not be prolonged: {error}");
+                self.outage.set_beat(None);
+                match result {
+                    Ok(_) => self.passed(),
+                    Err(error) => self.failed(error),
                 }
             }
+            Work::Released(ids, result) => match result {
+                Ok(()) => self.passed(),
+                Err(error) => {
+                    self.returned.extend(ids);
+                    self.failed(error);
+                }
+            },
+            Work::Rested => self.outage.rested(),
             Work::Saved(result) => {
                 self.is_saving = false;
-                result?;
+                if let Err(error) = result {
+                    self.must_save = true;
+                    self.failed(error);
+                }
             }
             Work::Probed(name, is_well) => self.engine.apps.probed(&name, is_well, self.now()),
             Work::Napped => self.is_napping = false,
         }
-        Ok(())
     }
 
     fn called(&mut self, in_flight: Box<InFlight>, sent_at: Timestamp, result: Result<Answer, NoAnswer>) {
@@ -620,55 +742,55 @@ impl<'a> Driver<'a> {
     }
 
     fn commit_some(&mut self) {
-        // A batch that is not full goes when nothing else is left that could fill it.
+        // A batch that is not full goes when nothing else is left that could fill it, or when there is little time.
         let is_last = self.calling == 0 && self.ready.is_empty() && self.waiting.values().all(|count| *count == 0);
-        while self.decided.len() >= BATCH || (is_last && !self.decided.is_empty()) {
-            let rest = self.decided.split_off(self.decided.len().min(BATCH));
-            let batch = std::mem::replace(&mut self.decided, rest);
-            self.commit(batch, Duration::ZERO);
+        let is_urgent = is_last || self.stop.is_set() || self.fatal.is_some();
+        while self.decided.len() >= BATCH || (is_urgent && !self.decided.is_empty()) {
+            self.commit_next();
         }
     }
 
-    fn commit(&mut self, batch: Vec<Commit>, after: Duration) {
+    fn commit_next(&mut self) {
+        let rest = self.decided.split_off(self.decided.len().min(BATCH));
+        let batch = std::mem::replace(&mut self.decided, rest);
         let engine = self.engine;
         let ids = batch.iter().map(|commit| &commit.connection.id);
-        let mut kept: BTreeMap<String, Place> = ids.filter_map(|id| self.journalled.remove_entry(id)).collect();
+        let kept: BTreeMap<String, EntryId> =
+            ids.filter_map(|id| Some((id.clone(), *self.journalled.get(id)?))).collect();
+        let began = engine.parts.clock.monotonic();
+        self.outage.commit_began(began);
         self.works.push(Box::pin(async move {
-            if !after.is_zero() {
-                engine.parts.clock.sleep(after).await;
-            }
             fail_at("before_commit");
-            let mut result = engine.parts.store.commit(&batch, engine.parts.clock.now()).await;
-            let mut wait = Duration::from_secs(1);
-            for _ in 1..COMMITS_MAX {
-                match &result {
-                    Err(error) if error.may_pass() => tracing::warn!("could not commit, trying again: {error}"),
-                    _ => break,
-                }
-                engine.parts.clock.sleep(wait).await;
-                wait *= 2;
-                result = engine.parts.store.commit(&batch, engine.parts.clock.now()).await;
-            }
+            let result = engine.parts.store.commit(&batch, engine.parts.clock.now()).await;
             fail_at("after_commit");
-            let result = match result {
-                Ok(committed) => {
-                    engine.settle_kept(&batch, &committed, &mut kept).await;
-                    fail_at("after_forget");
-                    Ok(committed)
-                }
-                Err(error) => Err(error),
-            };
-            engine.ledger.let_go(kept.into_values());
-            Work::Committed(batch, result)
+            if let Ok(committed) = &result {
+                engine.settle_kept(&batch, committed, &kept).await;
+                fail_at("after_forget");
+            }
+            Work::Committed(batch, began, result)
         }));
     }
 
-    fn committed(
-        &mut self,
-        commits: Vec<Commit>,
-        result: Result<Vec<Committed>, StoreError>,
-    ) -> Result<(), StoreError> {
-        for (commit, committed) in commits.into_iter().zip(result?) {
+    /// Books what was written. What was not is kept for the next commit: the store finds again what it has
+    /// done already, also in another batch.
+    fn committed(&mut self, commits: Vec<Commit>, began: Duration, result: Result<Vec<Committed>, StoreError>) {
+        self.outage.commit_ended(began);
+        let committed = match result {
+            Ok(committed) => committed,
+            Err(error) => {
+                if error.may_pass() {
+                    self.decided.splice(..0, commits);
+                }
+                return self.failed(error);
+            }
+        };
+        self.passed();
+        for (commit, committed) in commits.into_iter().zip(committed) {
+            // What the database has not taken stays in the journal, for whoever replays it.
+            let place = self.journalled.remove(&commit.connection.id);
+            if matches!(committed, Committed::GuardLost | Committed::Refused(_)) {
+                self.engine.ledger.let_go(place);
+            }
             match committed {
                 Committed::Done => self.book(&commit.connection, &commit.decision),
                 Committed::Superseded | Committed::GuardLost => {
@@ -684,7 +806,6 @@ impl<'a> Driver<'a> {
             }
         }
         (self.progress)(self.report);
-        Ok(())
     }
 
     fn book(&mut self, connection: &Connection, decision: &Decision) {
@@ -751,7 +872,6 @@ impl<'a> Driver<'a> {
     }
 
     fn claimed(&mut self, grants: &[Grant], claimed: Claimed) {
-        self.is_claiming = false;
         self.report.leased_elsewhere += claimed.elsewhere;
         self.claimed += claimed.connections.len();
         self.is_exhausted |= claimed.next.is_none() || self.order.rows_max.is_some_and(|max| self.claimed >= max);
@@ -828,13 +948,20 @@ impl<'a> Driver<'a> {
     }
 
     pub(super) fn give_back(&mut self, ids: Vec<String>) {
-        if ids.is_empty() {
+        self.returned.extend(ids);
+    }
+
+    fn release(&mut self) {
+        if self.returned.is_empty() {
             return;
         }
         let Self { engine, order, fence, .. } = *self;
+        let ids = std::mem::take(&mut self.returned);
         self.works.push(Box::pin(async move {
-            let leases: Vec<Lease> = ids.into_iter().map(|id| Lease { source: order.source, id, fence }).collect();
-            Work::Beaten(engine.parts.store.release(&leases).await.map(|()| 0))
+            let lease = |id: &String| Lease { source: order.source, id: id.clone(), fence };
+            let leases: Vec<Lease> = ids.iter().map(lease).collect();
+            let result = engine.parts.store.release(&leases).await;
+            Work::Released(ids, result)
         }));
     }
 
@@ -844,20 +971,27 @@ impl<'a> Driver<'a> {
         let intending = self.intending.iter().map(|in_flight| &in_flight.connection);
         let decided = self.decided.iter().map(|commit| &commit.connection);
         let concluded = self.pages.values().flat_map(|page| page.concluded.iter().map(|(connection, _)| connection));
-        fresh
+        let ids = fresh
             .chain(intending)
             .chain(decided)
             .chain(concluded)
-            .map(|connection| Lease { source: self.order.source, id: connection.id.clone(), fence: self.fence })
-            .collect()
+            .map(|connection| &connection.id)
+            .chain(&self.returned);
+        ids.map(|id| Lease { source: self.order.source, id: id.clone(), fence: self.fence }).collect()
     }
 
     fn beat(&mut self) {
         let monotonic = self.engine.parts.clock.monotonic();
-        if monotonic.saturating_sub(self.last_beat) < BEAT || self.works.is_empty() {
-            return;
+        let is_due = monotonic.saturating_sub(self.last_beat) >= BEAT;
+        let is_quiet = monotonic.saturating_sub(self.last_heard) >= QUIET;
+        if (is_due || is_quiet) && !self.outage.is_beating() && !self.works.is_empty() {
+            self.extend();
         }
-        self.last_beat = monotonic;
+    }
+
+    fn extend(&mut self) {
+        self.last_beat = self.engine.parts.clock.monotonic();
+        self.outage.set_beat(Some(self.last_beat));
         let engine = self.engine;
         self.works.push(Box::pin(async move {
             let until = later(engine.parts.clock.now(), LEASE);
@@ -967,13 +1101,13 @@ impl Engine {
     }
 
     /// What the database has confirmed leaves the journal; what it has not stays, to be replayed.
-    async fn settle_kept(&self, batch: &[Commit], committed: &[Committed], kept: &mut BTreeMap<String, Place>) {
-        let mut done: BTreeMap<usize, Vec<Place>> = BTreeMap::new();
+    async fn settle_kept(&self, batch: &[Commit], committed: &[Committed], kept: &BTreeMap<String, EntryId>) {
+        let mut done: BTreeMap<usize, Vec<EntryId>> = BTreeMap::new();
         for (commit, committed) in batch.iter().zip(committed) {
             if matches!(committed, Committed::Done | Committed::Superseded)
-                && let Some(place) = kept.remove(&commit.connection.id)
+                && let Some(place) = kept.get(&commit.connection.id)
             {
-                done.entry(commit.source).or_default().push(place);
+                done.entry(commit.source).or_default().push(*place);
             }
         }
         for (source, places) in done {

@@ -1,14 +1,26 @@
 //! Intents: before a token is sent to a provider that punishes reuse, the database is told that it may be spent from
 //! here on. Where that cannot be written, nothing is sent.
 
-use jiff::SignedDuration;
+use std::sync::PoisonError;
+
+use jiff::Timestamp;
 use perene_policy::{Conclusion, Connection, Outcome, State, intent};
 
-use super::driver::{Driver, InFlight, LEASE, Work, later};
+use super::driver::{Driver, InFlight, Work};
 use super::{Engine, outbox};
 use crate::failpoint::fail_at;
 use crate::journal::JournalError;
-use crate::store::{Claim, Commit, Committed, Guard, Lease, StoreError, Which};
+use crate::store::{Commit, Committed, Guard, Lease, StoreError};
+
+/// What was not sent, although its intent may stand in the database.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    source: usize,
+    /// As it was before the intent.
+    connection: Connection,
+    /// The instant that the intent bears.
+    sent_at: Timestamp,
+}
 
 /// Why intents were not written.
 pub(super) enum NoIntent {
@@ -28,19 +40,20 @@ impl Driver<'_> {
         }
         self.is_intending = true;
         let batch = std::mem::take(&mut self.intending);
-        let commits: Vec<Commit> = batch.iter().map(|in_flight| self.intent_of(in_flight)).collect();
+        let sent_at = self.now();
+        let commits: Vec<Commit> = batch.iter().map(|in_flight| self.intent_of(in_flight, sent_at)).collect();
         let engine = self.engine;
         self.works.push(Box::pin(async move {
             fail_at("before_intent");
             let written = engine.write_intents(&commits).await;
             fail_at("after_intent");
-            Work::Intended(batch, written)
+            Work::Intended(batch, sent_at, written)
         }));
     }
 
-    fn intent_of(&self, in_flight: &InFlight) -> Commit {
+    fn intent_of(&self, in_flight: &InFlight, now: Timestamp) -> Commit {
         let connection = in_flight.connection.clone();
-        let context = self.engine.context(self.order.source, self.now(), self.order.counts, false, &[]);
+        let context = self.engine.context(self.order.source, now, self.order.counts, false, &[]);
         let decision = intent(&connection, in_flight.exchange.is_last_try(), &context);
         let outbox = outbox::of(self.engine, self.order.source, &connection, &decision, context.now);
         Commit { source: self.order.source, connection, guard: Guard::Kept(self.fence), decision, outbox }
@@ -49,19 +62,20 @@ impl Driver<'_> {
     /// Calls for those whose intent is written.
     pub(super) fn intended(
         &mut self,
-        batch: Vec<Box<InFlight>>,
+        batch: Vec<InFlight>,
+        sent_at: Timestamp,
         written: Result<Vec<Committed>, NoIntent>,
-    ) -> Result<(), StoreError> {
+    ) {
         self.is_intending = false;
         self.calling -= batch.len();
         let written = match written {
             Ok(written) => written,
-            Err(why) => return self.not_intended(batch, why),
+            Err(why) => return self.not_intended(batch, sent_at, why),
         };
         let mut given_back = Vec::new();
         for (in_flight, committed) in batch.into_iter().zip(written) {
             match committed {
-                Committed::Done if self.may_still_be_called(&in_flight) => self.call(in_flight),
+                Committed::Done if self.may_still_be_called(&in_flight) => self.call(Box::new(in_flight)),
                 Committed::Done => self.keep_back(in_flight, "not_called"),
                 Committed::Superseded => {
                     given_back.push(in_flight.connection.id.clone());
@@ -84,17 +98,22 @@ impl Driver<'_> {
             }
         }
         self.give_back(given_back);
-        Ok(())
     }
 
-    fn not_intended(&mut self, batch: Vec<Box<InFlight>>, why: NoIntent) -> Result<(), StoreError> {
+    fn not_intended(&mut self, batch: Vec<InFlight>, sent_at: Timestamp, why: NoIntent) {
         let reason = match why {
             NoIntent::Store(error) => {
                 // Whether they stand in the database is not known: nothing was sent, so they are taken back when it
-                // can be asked again.
-                let unsent = batch.into_iter().map(|in_flight| in_flight.connection);
-                self.engine.unsent(self.order.source, unsent);
-                return Err(error);
+                // can be asked again, by this pass or, should it be given up, by a later one.
+                for in_flight in &batch {
+                    self.engine.unsent(Unsent {
+                        source: self.order.source,
+                        connection: in_flight.connection.clone(),
+                        sent_at,
+                    });
+                }
+                self.failed(error);
+                "not_called"
             }
             NoIntent::Journal(error) => {
                 tracing::error!("nothing is sent to providers that punish reuse: {error}");
@@ -108,11 +127,10 @@ impl Driver<'_> {
             }
             self.keep_back(in_flight, reason);
         }
-        Ok(())
     }
 
     /// Concludes without having called. The decision puts back what was remembered before the intent.
-    fn keep_back(&mut self, in_flight: Box<InFlight>, reason: &'static str) {
+    fn keep_back(&mut self, in_flight: InFlight, reason: &'static str) {
         let conclusion = Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, reason) };
         self.conclude(in_flight.page, in_flight.connection, conclusion);
     }
@@ -120,10 +138,7 @@ impl Driver<'_> {
 
 impl Engine {
     async fn write_intents(&self, commits: &[Commit]) -> Result<Vec<Committed>, NoIntent> {
-        let Some(journal) = self.ledger.own() else {
-            return Err(NoIntent::Journal(JournalError::Stopped));
-        };
-        journal.probe().await.map_err(NoIntent::Journal)?;
+        self.ledger.probe(self.parts.clock.now()).await.map_err(NoIntent::Journal)?;
         let store = &self.parts.store;
         let incarnation = store.incarnation().await.map_err(NoIntent::Store)?;
         let now = self.parts.clock.now();
@@ -133,10 +148,9 @@ impl Engine {
         store.commit(commits, now).await.map_err(NoIntent::Store)
     }
 
-    /// These were not sent, although their intent may stand in the database.
-    fn unsent(&self, source: usize, connections: impl IntoIterator<Item = Connection>) {
-        let mut unsent = self.unsent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        unsent.extend(connections.into_iter().map(|connection| (source, connection)));
+    /// This was not sent, although its intent may stand in the database.
+    fn unsent(&self, unsent: Unsent) {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner).push(unsent);
     }
 
     /// Takes back intents of what was never sent.
@@ -144,50 +158,55 @@ impl Engine {
     /// # Errors
     /// When the store fails; what was not taken back is taken back next time.
     pub(super) async fn take_back_intents(&self) -> Result<(), StoreError> {
-        let unsent: Vec<(usize, Connection)> =
-            std::mem::take(&mut *self.unsent.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        for (number, (source, before)) in unsent.iter().enumerate() {
-            if let Err(error) = self.take_back_intent(*source, before).await {
-                self.unsent(0, []);
-                let mut rest = self.unsent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                rest.extend(unsent[number..].iter().cloned());
-                return Err(error);
+        let mut waiting = std::mem::take(&mut *self.unsent.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut result = Ok(());
+        let mut kept = Vec::new();
+        for unsent in waiting.drain(..) {
+            let is_done = match &result {
+                Ok(()) => self.take_back_intent(&unsent).await,
+                Err(_) => Ok(false),
+            };
+            match is_done {
+                Ok(true) => {}
+                Ok(false) => kept.push(unsent),
+                Err(error) => {
+                    result = Err(error);
+                    kept.push(unsent);
+                }
             }
         }
-        Ok(())
+        kept.into_iter().for_each(|unsent| self.unsent(unsent));
+        result
     }
 
-    async fn take_back_intent(&self, source: usize, before: &Connection) -> Result<(), StoreError> {
+    /// Returns whether it is done with: `false` while somebody is at the connection.
+    async fn take_back_intent(&self, unsent: &Unsent) -> Result<bool, StoreError> {
+        let Unsent { source, connection: before, sent_at } = unsent;
+        let source = *source;
         let now = self.parts.clock.now();
         let ids = [before.id.clone()];
         let fence = self.fence();
-        let claim = Claim {
-            source,
-            which: Which::Named { ids: &ids },
-            grants: self.grants(source),
-            holder: self.holder(),
-            fence,
-            now,
-            until: later(now, LEASE),
-            after: None,
-            limit: 1,
-            overdue: SignedDuration::ZERO,
-        };
+        let claim = self.named(source, &ids, fence, now);
         let claimed = self.parts.store.claim(&claim).await?.connections;
         let lease = Lease { source, id: before.id.clone(), fence };
-        let Some(row) = claimed.into_iter().next() else { return Ok(()) };
+        let Some(row) = claimed.into_iter().next() else {
+            return Ok(self.parts.store.find(source, &before.id).await?.is_none_or(|row| row.token != before.token));
+        };
+        // Of another try of the same generation it is none of our business.
         let is_intent = |connection: &Connection| {
-            connection.memory_of_this_generation().is_some_and(
-                |memory| matches!(&memory.state, State::Uncertain { reason, .. } if reason == "no_answer_yet"),
-            )
+            connection
+                .memory_of_this_generation()
+                .is_some_and(|memory| matches!(&memory.state, State::Uncertain { sent_at: at, .. } if at == sent_at))
         };
         if row.token != before.token || !is_intent(&row) {
-            return self.parts.store.release(&[lease]).await;
+            self.parts.store.release(&[lease]).await?;
+            return Ok(true);
         }
         let conclusion = Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, "not_called") };
         let context = self.context(source, now, false, false, &[]);
         let decision = perene_policy::decide(before, &conclusion, &context);
         let commit = Commit { source, connection: row, guard: Guard::Lease(fence), decision, outbox: Vec::new() };
-        self.parts.store.commit(&[commit], now).await.map(drop)
+        self.parts.store.commit(&[commit], now).await?;
+        Ok(true)
     }
 }

@@ -5,7 +5,7 @@
 //! know the latest commits, and what it has lost exists nowhere else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::replay::is_answered;
@@ -23,29 +23,25 @@ const KEPT_MAX: usize = 50_000;
 /// until then every replica has looked whether its journal knows more than that server does.
 pub(super) const SETTLING: SignedDuration = SignedDuration::from_secs(60);
 
-/// An entry of one of the journals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    journal: usize,
-    id: EntryId,
-}
-
-/// The journals of this process: its own, and those of dead ones that it has taken over.
+/// The journal of this process, and what is known of its entries.
 #[derive(Default)]
-pub(super) struct Ledger(Mutex<Inner>);
+pub(super) struct Ledger {
+    journal: OnceLock<Arc<dyn Journal>>,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Default)]
 struct Inner {
-    /// The first is this process's own. A journal that was taken over leaves a gap when it is empty.
-    journals: Vec<Option<Arc<dyn Journal>>>,
-    known: BTreeMap<Place, Known>,
+    known: BTreeMap<EntryId, Known>,
     /// Which entries are about a connection: table and key.
-    by_connection: BTreeMap<(String, String), BTreeSet<Place>>,
+    by_connection: BTreeMap<(String, String), BTreeSet<EntryId>>,
     /// The server that answered last.
     incarnation: Option<String>,
     /// Until when strict providers are left alone.
     settling_until: Option<Timestamp>,
     looked_around_at: Option<Timestamp>,
+    /// Since when the journal takes nothing, and why.
+    trouble: Option<(Timestamp, String)>,
 }
 
 struct Known {
@@ -66,68 +62,107 @@ enum Standing {
 impl Ledger {
     /// From now on answers are kept in `journal`. What it holds already is to be replayed.
     pub(super) fn open(&self, journal: Arc<dyn Journal>) {
+        let pending = journal.pending();
+        let is_first = self.journal.set(journal).is_ok();
+        debug_assert!(is_first, "a process has one journal");
         let mut inner = self.lock();
-        debug_assert!(inner.journals.is_empty(), "a process has one journal");
-        inner.take_over(journal);
+        pending.into_iter().for_each(|(id, entry)| inner.insert(id, entry, Standing::Open));
     }
 
-    /// Takes over, once a minute, what dead processes on this machine have left.
-    pub(super) fn look_around(&self, now: Timestamp) {
+    /// Takes over, once a minute, what dead processes on this machine have left: into this process's own journal, so
+    /// that theirs is free for a new one. Whoever dies in between leaves an entry twice, which harms nothing.
+    pub(super) async fn look_around(&self, now: Timestamp) {
         let Some(own) = self.own() else { return };
-        if self.lock().looked_around_at.is_some_and(|at| now.duration_since(at) < SignedDuration::from_mins(1)) {
-            return;
+        {
+            let mut inner = self.lock();
+            if inner.looked_around_at.is_some_and(|at| now.duration_since(at) < SignedDuration::from_mins(1)) {
+                return;
+            }
+            inner.looked_around_at = Some(now);
         }
-        let found = own.abandoned();
-        let mut inner = self.lock();
-        inner.looked_around_at = Some(now);
-        for journal in found {
-            tracing::info!(
-                entries = journal.pending().len(),
-                "another process has left answers in its journal: they are taken over"
-            );
-            inner.take_over(journal);
+        for journal in own.abandoned() {
+            let mut taken = Vec::new();
+            for (id, entry) in journal.pending() {
+                match own.write(entry.clone()).await {
+                    Ok(new) => {
+                        self.lock().insert(new, entry, Standing::Open);
+                        taken.push(id);
+                    }
+                    Err(error) => {
+                        tracing::error!("what another process has left cannot be taken over: {error}");
+                        break;
+                    }
+                }
+            }
+            tracing::info!(entries = taken.len(), "took over answers from the journal of a process that is gone");
+            if let Err(error) = journal.forget(&taken).await {
+                tracing::warn!("what was taken over stays in the other journal too: {error}");
+            }
         }
     }
 
     /// This process's own journal.
     pub(super) fn own(&self) -> Option<Arc<dyn Journal>> {
-        self.lock().journals.first().cloned().flatten()
+        self.journal.get().cloned()
     }
 
     /// Keeps an answer: on disk when this returns. `None` where there is no journal.
-    pub(super) async fn write(&self, entry: Entry) -> Result<Option<Place>, JournalError> {
+    pub(super) async fn write(&self, entry: Entry) -> Result<Option<EntryId>, JournalError> {
         let Some(own) = self.own() else { return Ok(None) };
-        let id = own.write(entry.clone()).await?;
-        let place = Place { journal: 0, id };
-        self.lock().insert(place, entry, Standing::UnderWay);
-        Ok(Some(place))
+        let received_at = entry.received_at;
+        let written = own.write(entry.clone()).await;
+        self.note_trouble(written.as_ref().err(), received_at);
+        let id = written?;
+        self.lock().insert(id, entry, Standing::UnderWay);
+        Ok(Some(id))
+    }
+
+    /// Whether an answer could be kept now.
+    pub(super) async fn probe(&self, now: Timestamp) -> Result<(), JournalError> {
+        let own = self.own().ok_or(JournalError::Stopped)?;
+        let probed = own.probe().await;
+        self.note_trouble(probed.as_ref().err(), now);
+        probed
+    }
+
+    /// Since when the journal takes nothing, and why.
+    pub(super) fn trouble(&self) -> Option<(Timestamp, String)> {
+        self.lock().trouble.clone()
+    }
+
+    fn note_trouble(&self, error: Option<&JournalError>, now: Timestamp) {
+        let mut inner = self.lock();
+        match error {
+            Some(error) => drop(inner.trouble.get_or_insert_with(|| (now, error.to_string()))),
+            None => inner.trouble = None,
+        }
     }
 
     /// Nobody is at these any more, and the database has not confirmed them.
-    pub(super) fn let_go(&self, places: impl IntoIterator<Item = Place>) {
+    pub(super) fn let_go(&self, ids: impl IntoIterator<Item = EntryId>) {
         let mut inner = self.lock();
-        for place in places {
-            inner.stand(place, Standing::Open);
+        for id in ids {
+            inner.stand(id, Standing::Open);
         }
     }
 
     /// The database has confirmed these, or holds something newer. `keeps`: in case that it forgets.
-    pub(super) async fn settle(&self, places: &[Place], keeps: bool) {
+    pub(super) async fn settle(&self, ids: &[EntryId], keeps: bool) {
         if keeps {
             let mut inner = self.lock();
-            places.iter().for_each(|place| inner.stand(*place, Standing::Settled));
+            ids.iter().for_each(|id| inner.stand(*id, Standing::Settled));
         } else {
-            self.forget(places).await;
+            self.forget(ids).await;
         }
     }
 
     /// Forgets what has been settled for long enough.
     pub(super) async fn tidy(&self, now: Timestamp) {
-        let old: Vec<Place> = {
+        let old: Vec<EntryId> = {
             let inner = self.lock();
             let settled = inner.known.iter().filter(|(_, known)| known.standing == Standing::Settled);
-            let settled: Vec<(Place, Timestamp)> =
-                settled.map(|(place, known)| (*place, known.entry.received_at)).collect();
+            let settled: Vec<(EntryId, Timestamp)> =
+                settled.map(|(id, known)| (*id, known.entry.received_at)).collect();
             let too_many = settled.len().saturating_sub(KEPT_MAX);
             let is_old = |at: &Timestamp| now.duration_since(*at) > KEEP;
             settled
@@ -141,13 +176,13 @@ impl Ledger {
     }
 
     /// What is to be replayed, oldest first: of each connection the oldest alone, for the later ones build on it.
-    pub(super) fn open_entries(&self, limit: usize) -> Vec<(Place, Entry)> {
+    pub(super) fn open_entries(&self, limit: usize) -> Vec<(EntryId, Entry)> {
         let inner = self.lock();
-        let firsts = inner.by_connection.values().filter_map(|places| {
-            let known = places.iter().filter_map(|place| Some((*place, inner.known.get(place)?)));
+        let firsts = inner.by_connection.values().filter_map(|ids| {
+            let known = ids.iter().filter_map(|id| Some((*id, inner.known.get(id)?)));
             let unsettled = known.filter(|(_, known)| known.standing != Standing::Settled);
-            let (place, first) = unsettled.min_by_key(|(place, known)| (known.entry.received_at, *place))?;
-            (first.standing == Standing::Open).then(|| (place, first.entry.clone()))
+            let (id, first) = unsettled.min_by_key(|(id, known)| (known.entry.received_at, *id))?;
+            (first.standing == Standing::Open).then(|| (id, first.entry.clone()))
         });
         firsts.take(limit).collect()
     }
@@ -155,8 +190,8 @@ impl Ledger {
     /// Whether an answer is kept to the generation that the row holds: then it is spent, and must not be sent.
     pub(super) fn has_answer_to(&self, table: &str, row: &Connection) -> bool {
         let inner = self.lock();
-        let places = inner.by_connection.get(&(table.to_owned(), row.id.clone()));
-        let mut entries = places.into_iter().flatten().filter_map(|place| inner.known.get(place));
+        let ids = inner.by_connection.get(&(table.to_owned(), row.id.clone()));
+        let mut entries = ids.into_iter().flatten().filter_map(|id| inner.known.get(id));
         // A provider that gives the same string again has spent nothing.
         entries.any(|known| is_answered(&kept(&known.entry), row) && known.entry.sent != known.entry.token)
     }
@@ -164,9 +199,9 @@ impl Ledger {
     /// Opens again what was settled about this connection: the database holds an older generation.
     pub(super) fn reopen(&self, table: &str, id: &str) {
         let mut inner = self.lock();
-        let places = inner.by_connection.get(&(table.to_owned(), id.to_owned())).cloned().unwrap_or_default();
-        for place in places {
-            inner.reopen(place);
+        let ids = inner.by_connection.get(&(table.to_owned(), id.to_owned())).cloned().unwrap_or_default();
+        for id in ids {
+            inner.reopen(id);
         }
     }
 
@@ -179,8 +214,8 @@ impl Ledger {
             return false;
         }
         inner.settling_until = Some(perene_policy::backoff::later(now, SETTLING));
-        let all: Vec<Place> = inner.known.keys().copied().collect();
-        all.into_iter().for_each(|place| inner.reopen(place));
+        let all: Vec<EntryId> = inner.known.keys().copied().collect();
+        all.into_iter().for_each(|id| inner.reopen(id));
         true
     }
 
@@ -189,70 +224,47 @@ impl Ledger {
         self.lock().settling_until.is_some_and(|until| now < until)
     }
 
-    async fn forget(&self, places: &[Place]) {
-        if places.is_empty() {
-            return;
+    async fn forget(&self, ids: &[EntryId]) {
+        let Some(own) = self.own().filter(|_| !ids.is_empty()) else { return };
+        if let Err(error) = own.forget(ids).await {
+            tracing::warn!("an answer that the database has stored stays in the journal: {error}");
         }
-        let mut by_journal: BTreeMap<usize, Vec<EntryId>> = BTreeMap::new();
-        places.iter().for_each(|place| by_journal.entry(place.journal).or_default().push(place.id));
-        for (number, ids) in by_journal {
-            let journal = self.lock().journals.get(number).cloned().flatten();
-            let Some(journal) = journal else { continue };
-            if let Err(error) = journal.forget(&ids).await {
-                tracing::warn!("an answer that the database has stored stays in the journal: {error}");
-            }
-        }
-        self.lock().remove(places);
+        self.lock().remove(ids);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    fn take_over(&mut self, journal: Arc<dyn Journal>) {
-        let number = self.journals.len();
-        let pending = journal.pending();
-        self.journals.push(Some(journal));
-        for (id, entry) in pending {
-            self.insert(Place { journal: number, id }, entry, Standing::Open);
-        }
-    }
-
-    fn insert(&mut self, place: Place, entry: Entry, standing: Standing) {
+    fn insert(&mut self, id: EntryId, entry: Entry, standing: Standing) {
         let connection = (entry.table.clone(), entry.id.clone());
-        self.by_connection.entry(connection).or_default().insert(place);
-        self.known.insert(place, Known { entry, standing });
+        self.by_connection.entry(connection).or_default().insert(id);
+        self.known.insert(id, Known { entry, standing });
     }
 
-    fn stand(&mut self, place: Place, standing: Standing) {
-        if let Some(known) = self.known.get_mut(&place) {
+    fn stand(&mut self, id: EntryId, standing: Standing) {
+        if let Some(known) = self.known.get_mut(&id) {
             known.standing = standing;
         }
     }
 
-    fn reopen(&mut self, place: Place) {
-        if let Some(known) = self.known.get_mut(&place).filter(|known| known.standing == Standing::Settled) {
+    fn reopen(&mut self, id: EntryId) {
+        if let Some(known) = self.known.get_mut(&id).filter(|known| known.standing == Standing::Settled) {
             known.standing = Standing::Open;
         }
     }
 
-    fn remove(&mut self, places: &[Place]) {
-        for place in places {
-            let Some(Known { entry, .. }) = self.known.remove(place) else { continue };
+    fn remove(&mut self, ids: &[EntryId]) {
+        for id in ids {
+            let Some(Known { entry, .. }) = self.known.remove(id) else { continue };
             let connection = (entry.table, entry.id);
             if let Some(about) = self.by_connection.get_mut(&connection) {
-                about.remove(place);
+                about.remove(id);
                 if about.is_empty() {
                     self.by_connection.remove(&connection);
                 }
-            }
-        }
-        // A journal that was taken over and is empty is free for a new process.
-        for number in 1..self.journals.len() {
-            if !self.known.keys().any(|place| place.journal == number) {
-                self.journals[number] = None;
             }
         }
     }

@@ -8,6 +8,7 @@ mod apps;
 mod driver;
 mod intent;
 mod ledger;
+mod outage;
 mod outbox;
 mod pass;
 mod replay;
@@ -23,11 +24,12 @@ mod tests;
 pub mod token;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
 use perene_policy::schedule::Schedule;
-use perene_policy::{Class, Connection, Grant, Settings};
+use perene_policy::{Class, Grant, Settings};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -71,8 +73,10 @@ pub struct Engine {
     parts: Parts,
     apps: apps::Apps,
     ledger: ledger::Ledger,
-    /// What was not sent although its intent may stand in the database: source and connection.
-    unsent: Mutex<Vec<(usize, Connection)>>,
+    /// What was not sent although its intent may stand in the database.
+    unsent: Mutex<Vec<intent::Unsent>>,
+    /// Whether an alarm about the journal may stand: one of a process that has died may.
+    has_journal_alarm: AtomicBool,
     /// Who holds this process's leases.
     holder: String,
 }
@@ -86,7 +90,7 @@ impl Engine {
             ledger.open(Arc::clone(journal));
         }
         let holder = (parts.new_id)().simple().to_string();
-        Self { parts, apps, ledger, unsent: Mutex::default(), holder }
+        Self { parts, apps, ledger, unsent: Mutex::default(), has_journal_alarm: AtomicBool::new(true), holder }
     }
 
     /// From now on answers are kept in `journal`, which is known only when the database has been asked. Once an
@@ -103,6 +107,11 @@ impl Engine {
     /// The store on which it works.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.parts.store
+    }
+
+    /// What time it is.
+    pub fn clock(&self) -> &dyn Clock {
+        self.parts.clock.as_ref()
     }
 
     /// The mapped tables.
@@ -130,9 +139,12 @@ impl Engine {
         life.map_or(self.parts.settings, |life| self.parts.settings.for_life(life))
     }
 
-    /// Whether a source's tokens live so short that the daily run alone would come too late.
-    fn is_continuous(&self, source: usize) -> bool {
-        self.settings(source).window < self.parts.settings.window
+    /// How long before its expiry a token of this source is refreshed between runs; `None` where the daily run is
+    /// enough. How long the tokens of a provider live is known only when it has issued one: so whatever would not
+    /// live to see the next run is not left to it.
+    fn window_between_runs(&self, source: usize) -> Option<SignedDuration> {
+        const DAY: SignedDuration = SignedDuration::from_hours(24);
+        self.grants(source).contains(&Grant::Oauth2).then(|| self.settings(source).window.min(DAY))
     }
 
     /// How long after its expiry a connection of this source is still sent.

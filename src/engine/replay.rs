@@ -2,16 +2,18 @@
 //! other, so what the app or another replica has done meanwhile stays.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
+use perene_policy::app::Alarm;
 use perene_policy::{Connection, Outcome, Replay, decide, replay};
 use uuid::Uuid;
 
 use super::driver::{LEASE, later};
-use super::ledger::{Place, kept};
+use super::ledger::kept;
 use super::{Engine, outbox};
 use crate::failpoint::fail_at;
-use crate::journal::Entry;
+use crate::journal::{Entry, EntryId};
 use crate::store::{Claim, Commit, Committed, Guard, Lease, StoreError, Which};
 
 /// Entries that are replayed at a time.
@@ -46,10 +48,35 @@ impl Engine {
                 "the database was restarted, or another server has taken its place: comparing it with the journal"
             );
         }
-        self.ledger.look_around(now);
+        self.ledger.look_around(now).await;
         self.take_back_intents().await?;
         self.replay().await?;
         self.ledger.tidy(now).await;
+        self.alarm_of_journal(now).await
+    }
+
+    /// An operator hears that answers cannot be kept: nothing is sent to strict providers meanwhile.
+    async fn alarm_of_journal(&self, now: Timestamp) -> Result<(), StoreError> {
+        if self.ledger.trouble().is_some() && self.ledger.probe(now).await.is_ok() {
+            tracing::info!("the journal takes answers again");
+        }
+        let alarms: Vec<Alarm> = self
+            .ledger
+            .trouble()
+            .map(|(since, text)| Alarm {
+                kind: "journal_unwritable",
+                since,
+                text: format!("{text}; nothing is sent to providers that punish reuse, others go on"),
+            })
+            .into_iter()
+            .collect();
+        if alarms.is_empty() && !self.has_journal_alarm.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.has_journal_alarm.store(!alarms.is_empty(), Ordering::Relaxed);
+        for alarm in self.parts.store.set_alarms("journal", &alarms).await? {
+            tracing::error!(alarm = alarm.kind, "{}", alarm.text);
+        }
         Ok(())
     }
 
@@ -61,7 +88,7 @@ impl Engine {
         let mut stored = 0;
         let mut waiting: BTreeMap<(String, String), ()> = BTreeMap::new();
         loop {
-            let mut by_source: BTreeMap<usize, Vec<(Place, Entry)>> = BTreeMap::new();
+            let mut by_source: BTreeMap<usize, Vec<(EntryId, Entry)>> = BTreeMap::new();
             for (place, entry) in self.ledger.open_entries(PAGE + waiting.len()) {
                 if waiting.contains_key(&(entry.table.clone(), entry.id.clone())) {
                     continue;
@@ -95,52 +122,28 @@ impl Engine {
         self.parts.sources.iter().position(|source| source.table.to_string() == table)
     }
 
-    async fn replay_page(&self, source: usize, entries: &[(Place, Entry)]) -> Result<Vec<Became>, StoreError> {
-        let store = &self.parts.store;
-        let now = self.parts.clock.now();
-        let fence = self.fence();
-        let ids: Vec<String> = entries.iter().map(|(_, entry)| entry.id.clone()).collect();
-        let claim = Claim {
-            source,
-            which: Which::Named { ids: &ids },
-            grants: self.grants(source),
-            holder: self.holder(),
-            fence,
-            now,
-            until: later(now, LEASE),
-            after: None,
-            limit: ids.len(),
-            overdue: SignedDuration::ZERO,
-        };
-        let claimed = store.claim(&claim).await?.connections;
-        let mut rows: BTreeMap<String, (Connection, Uuid)> =
-            claimed.into_iter().map(|row| (row.id.clone(), (row, fence))).collect();
-
+    async fn replay_page(&self, source: usize, entries: &[(EntryId, Entry)]) -> Result<Vec<Became>, StoreError> {
         let mut became = vec![Became::Waits; entries.len()];
+        let open = self.still_open(source, entries, &mut became).await?;
+        let fence = self.fence();
         let mut commits = Vec::new();
         let mut places = Vec::new();
-        let mut leases = Vec::new();
-        for (number, (_, entry)) in entries.iter().enumerate() {
+        let mut rows = self.lease(source, entries, &open, fence).await?;
+        let now = self.parts.clock.now();
+        for number in open {
+            let (_, entry) = &entries[number];
             // Under a lease that has not lapsed: if it is the one under which it was sent, its process is dead.
             let (row, fence) = match rows.remove(&entry.id) {
-                Some((row, fence)) => (Some(row), fence),
-                None => (store.find(source, &entry.id).await?, entry.fence),
+                Some(row) => (Some(row), fence),
+                None => (self.parts.store.find(source, &entry.id).await?, entry.fence),
             };
-            match replay(&kept(entry), row.as_ref(), now) {
-                Replay::Apply(conclusion) => {
-                    let Some(row) = row else { continue };
-                    let commit = self.commit_of(source, row, &conclusion, fence, now);
-                    commits.push(commit);
-                    places.push(number);
-                }
-                Replay::Stored | Replay::Superseded => {
-                    became[number] = Became::Over;
-                    leases.push(Lease { source, id: entry.id.clone(), fence });
-                }
+            if let (Replay::Apply(conclusion), Some(row)) = (replay(&kept(entry), row.as_ref(), now), row) {
+                commits.push(self.commit_of(source, row, &conclusion, fence, now));
+                places.push(number);
             }
         }
         fail_at("before_replay_commit");
-        let committed = store.commit(&commits, self.parts.clock.now()).await?;
+        let committed = self.parts.store.commit(&commits, now).await?;
         fail_at("after_replay_commit");
         for (number, committed) in places.into_iter().zip(committed) {
             let (_, entry) = &entries[number];
@@ -157,14 +160,76 @@ impl Engine {
                 }
             };
         }
-        // Of those that wait too: a lease of this replay that was not given back would keep its own connection waiting.
-        let waiting = entries.iter().zip(&became).filter(|(_, became)| **became == Became::Waits);
-        leases.extend(waiting.map(|((_, entry), _)| Lease { source, id: entry.id.clone(), fence }));
-        store.release(&leases).await?;
+        // A lease of this replay that no commit gave back would keep its own connection waiting.
+        let waiting = entries.iter().zip(&became).filter(|(_, became)| **became != Became::Stored);
+        let leases: Vec<Lease> = waiting.map(|((_, entry), _)| Lease { source, id: entry.id.clone(), fence }).collect();
+        self.parts.store.release(&leases).await?;
         let done = entries.iter().zip(&became).filter(|(_, became)| **became != Became::Waits);
-        let done: Vec<Place> = done.map(|((place, _), _)| *place).collect();
+        let done: Vec<EntryId> = done.map(|((id, _), _)| *id).collect();
         self.ledger.settle(&done, self.keeps_answers(source)).await;
         Ok(became)
+    }
+
+    /// Looks, without taking a lease, which entries the database does not hold yet; by their places. Mostly none: an
+    /// answer is kept for a day after it was stored.
+    async fn still_open(
+        &self,
+        source: usize,
+        entries: &[(EntryId, Entry)],
+        became: &mut [Became],
+    ) -> Result<Vec<usize>, StoreError> {
+        let all: Vec<usize> = (0..entries.len()).collect();
+        let ids: Vec<String> = entries.iter().map(|(_, entry)| entry.id.clone()).collect();
+        let now = self.parts.clock.now();
+        let seen = self.parts.store.peek(&self.named(source, &ids, Uuid::nil(), now)).await?;
+        let mut rows: BTreeMap<String, Connection> = seen.into_iter().map(|row| (row.id.clone(), row)).collect();
+        let mut open = Vec::new();
+        for number in all {
+            let (_, entry) = &entries[number];
+            // A row that is leased is not seen, nor is one that is gone.
+            let row = match rows.remove(&entry.id) {
+                Some(row) => Some(row),
+                None => self.parts.store.find(source, &entry.id).await?,
+            };
+            match replay(&kept(entry), row.as_ref(), now) {
+                Replay::Apply(_) => open.push(number),
+                Replay::Stored | Replay::Superseded => became[number] = Became::Over,
+            }
+        }
+        Ok(open)
+    }
+
+    /// Leases the rows of these entries, those that are free.
+    async fn lease(
+        &self,
+        source: usize,
+        entries: &[(EntryId, Entry)],
+        open: &[usize],
+        fence: Uuid,
+    ) -> Result<BTreeMap<String, Connection>, StoreError> {
+        if open.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let ids: Vec<String> = open.iter().map(|number| entries[*number].1.id.clone()).collect();
+        let claim = self.named(source, &ids, fence, self.parts.clock.now());
+        let claimed = self.parts.store.claim(&claim).await?.connections;
+        Ok(claimed.into_iter().map(|row| (row.id.clone(), row)).collect())
+    }
+
+    /// A claim on these rows.
+    pub(super) fn named<'a>(&'a self, source: usize, ids: &'a [String], fence: Uuid, now: Timestamp) -> Claim<'a> {
+        Claim {
+            source,
+            which: Which::Named { ids },
+            grants: self.grants(source),
+            holder: self.holder(),
+            fence,
+            now,
+            until: later(now, LEASE),
+            after: None,
+            limit: ids.len(),
+            overdue: SignedDuration::ZERO,
+        }
     }
 
     fn commit_of(

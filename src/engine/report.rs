@@ -31,6 +31,8 @@ pub struct Report {
     pub elapsed_ms: u64,
     /// Nothing was called and nothing changed.
     pub dry_run: bool,
+    /// The database failed meanwhile.
+    pub had_outage: bool,
     /// It was asked to stop before its end.
     pub was_interrupted: bool,
     /// How many of each outcome.

@@ -66,6 +66,13 @@ pub enum RunError {
     Store(#[from] StoreError),
 }
 
+impl RunError {
+    /// Whether the same may succeed later without anybody's help.
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Store(error) if error.may_pass())
+    }
+}
+
 impl Engine {
     /// Looks, before the first call, whether everything is there that a run needs.
     ///

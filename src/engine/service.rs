@@ -19,11 +19,22 @@ use crate::store::{StoreError, Which};
 /// How often the loop looks.
 const TICK: Duration = Duration::from_secs(5);
 
+/// How often it looks while the database is away, so that it is found within seconds of its return.
+const AWAY_TICK: Duration = Duration::from_secs(2);
+
+/// How often it looks while something is missing that somebody must mend.
+const BROKEN_TICK: Duration = Duration::from_secs(10);
+
 /// How often remembered connections are looked at: a customer hears of a fact within a minute.
 const SWEEP_EVERY: SignedDuration = SignedDuration::from_secs(30);
 
-/// How long after a run is looked for what others had in flight: by then the leases of a dead one have lapsed.
-const MAKE_UP_AFTER: SignedDuration = SignedDuration::from_secs(55);
+/// How often after a run is looked for what others have in flight: the leases of a dead one lapse within 50
+/// seconds, and must be taken over within 60. Shorter than a tick, so that each look is one.
+const MAKE_UP_EVERY: SignedDuration = SignedDuration::from_secs(4);
+
+/// So long after the database was away is looked for what it has forgotten. A standby that takes its place may lack
+/// the last commits, and the leases that they gave back are there again until they lapse.
+const FORGOTTEN_FOR: SignedDuration = SignedDuration::from_mins(2);
 
 /// While an app's brake is on, what it holds is sent again after a quarter of the time that it has been on, within
 /// these bounds: it may have been a passing fault, and a thousand refusals are not asked for every few seconds.
@@ -44,30 +55,46 @@ struct Rounds {
     swept_at: Option<Timestamp>,
     /// When to look again for connections that a run found in the hands of others.
     make_up_at: Option<Timestamp>,
+    /// When the database was last back after it had been away.
+    back_at: Option<Timestamp>,
+    /// The last look failed because it is away.
+    is_away: bool,
     cleaned_at: Option<Timestamp>,
     /// When the backlog of an app whose brake is on was last taken up.
     braked_at: BTreeMap<String, Timestamp>,
-    /// Failed looks in a row: the database is away.
-    failures: u32,
-    /// A run that found something missing is told once, not every five seconds.
+    /// Everything that a run needs has been looked at, and is there.
+    is_ready: bool,
+    /// A run that found something missing is told once, not with every look.
     complaint: Option<String>,
 }
 
 impl Engine {
-    /// Serves until `stop` is asked for; then what is in flight is finished.
+    /// Serves until `stop` is asked for; then what is in flight is finished, within 30 seconds.
     ///
     /// # Errors
     /// Only at the start, when something is missing that nobody but the operator can mend. Later troubles are
-    /// logged, and outlived.
-    pub async fn serve(&self, mut stop: Stop) -> Result<(), RunError> {
-        self.check().await?;
-        self.parts.store.prepare().await?;
+    /// logged, and outlived; so is a database that is away.
+    pub async fn serve(&self, stop: Stop) -> Result<(), RunError> {
+        stop.bound(self.parts.clock.as_ref(), self.serve_on(stop.clone())).await.unwrap_or(Ok(()))
+    }
+
+    async fn serve_on(&self, mut stop: Stop) -> Result<(), RunError> {
         let mut rounds = Rounds::default();
         while !stop.is_set() {
-            match self.look(&mut rounds, &stop).await {
-                Ok(()) => rounds.failures = 0,
+            let looked = match self.make_ready(&mut rounds).await {
+                Err(error) if !error.may_pass() => return Err(error),
+                Err(error) => Err(error),
+                Ok(()) => self.look(&mut rounds, &stop).await,
+            };
+            rounds.is_away = looked.as_ref().is_err_and(RunError::may_pass);
+            let pause = match &looked {
+                Ok(()) => TICK,
+                Err(error) if error.may_pass() => AWAY_TICK,
+                Err(_) => BROKEN_TICK,
+            };
+            match looked {
+                Ok(()) => rounds.complaint = None,
                 Err(error) => {
-                    rounds.failures += 1;
                     let text = error.to_string();
                     if rounds.complaint.as_ref() != Some(&text) {
                         tracing::error!("{text}");
@@ -75,11 +102,20 @@ impl Engine {
                     rounds.complaint = Some(text);
                 }
             }
-            let pause = TICK * rounds.failures.clamp(1, 2);
             tokio::select! {
                 () = self.parts.clock.rest(pause) => {}
                 () = stop.wait() => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Looks once whether everything is there.
+    async fn make_ready(&self, rounds: &mut Rounds) -> Result<(), RunError> {
+        if !rounds.is_ready {
+            self.check().await?;
+            self.parts.store.prepare().await?;
+            rounds.is_ready = true;
         }
         Ok(())
     }
@@ -91,21 +127,29 @@ impl Engine {
         self.load_apps(false).await?;
         self.settle_up().await?;
 
+        if rounds.is_away {
+            rounds.back_at = Some(now);
+        }
         let last = self.parts.store.last_run().await?;
         if self.parts.schedule.is_missed(last, now) {
             let kind = self.kind_of_run(last, now);
             let report = self.run(&RunRequest::all(kind), stop, &|_| {}).await?;
-            rounds.complaint = None;
             rounds.swept_at = Some(self.parts.clock.now());
-            rounds.make_up_at = make_up_at(&report, self.parts.clock.now());
+            rounds.note(&report, self.parts.clock.now());
             tell(kind, &report);
         } else if is_due(rounds.swept_at, SWEEP_EVERY, now) {
             self.sweep().await?;
             rounds.swept_at = Some(now);
         }
+        if self.parts.store.take_was_lost() {
+            rounds.back_at = Some(now);
+        }
         if rounds.make_up_at.is_some_and(|at| at <= now) {
-            let report = self.make_up(stop).await?;
-            rounds.make_up_at = make_up_at(&report, self.parts.clock.now());
+            let report = self.make_up(true, stop).await?;
+            rounds.note(&report, self.parts.clock.now());
+        } else if rounds.back_at.is_some() {
+            let report = self.make_up(false, stop).await?;
+            rounds.note(&report, self.parts.clock.now());
         }
         self.retry(stop).await?;
         self.take_up_backlogs(rounds, stop).await?;
@@ -128,12 +172,13 @@ impl Engine {
     }
 
     /// Sends what the run left to others and they have not sent: one of them may have died. It belongs to the
-    /// run, so a failure counts; what another has tried meanwhile is not tried here again.
-    async fn make_up(&self, stop: &Stop) -> Result<Report, StoreError> {
+    /// run, so a failure `counts`; what another has tried meanwhile is not tried here again. What the database has
+    /// forgotten is sent in the same way, but was counted before.
+    async fn make_up(&self, counts: bool, stop: &Stop) -> Result<Report, StoreError> {
         let mut report = Report::default();
         for source in 0..self.parts.sources.len() {
             for which in self.due_of(source) {
-                let order = Order { counts: true, only_untried: true, ..self.uncounted(source, which) };
+                let order = Order { counts, only_untried: true, ..self.uncounted(source, which) };
                 self.pass(order, stop, &mut report, &|_| {}).await?;
             }
         }
@@ -142,7 +187,7 @@ impl Engine {
                 due = report.due,
                 refreshed = report.refreshed,
                 failed = report.failed,
-                "made up for what another replica had in flight and did not finish"
+                "made up for what another replica did not finish, or the database has forgotten"
             );
         }
         Ok(report)
@@ -154,8 +199,9 @@ impl Engine {
         let mut report = Report::default();
         for source in 0..self.parts.sources.len() {
             // Tokens that live for an hour do not wait for the night.
-            let continuous = self.due_of(source).into_iter().filter(|_| self.is_continuous(source));
-            for which in continuous.chain([self.retries()]) {
+            let window = self.window_between_runs(source);
+            let soon = window.into_iter().flat_map(|window| [Which::Due { window }, Which::Undated]);
+            for which in soon.chain([self.retries()]) {
                 self.pass(self.uncounted(source, which), stop, &mut report, &|_| {}).await?;
             }
         }
@@ -237,8 +283,17 @@ fn is_due(last: Option<Timestamp>, every: SignedDuration, now: Timestamp) -> boo
     last.is_none_or(|last| now.duration_since(last) >= every)
 }
 
-fn make_up_at(report: &Report, now: Timestamp) -> Option<Timestamp> {
-    (report.leased_elsewhere > 0).then(|| perene_policy::backoff::later(now, MAKE_UP_AFTER))
+impl Rounds {
+    /// Notes what a pass over all that is due has left to be made up for.
+    fn note(&mut self, report: &Report, now: Timestamp) {
+        if report.had_outage {
+            self.back_at = Some(now);
+        }
+        // Those that are leased although nobody works on them may be leases that were given back and are there again.
+        self.back_at = self.back_at.filter(|at| now.duration_since(*at) < FORGOTTEN_FOR);
+        let is_left = report.leased_elsewhere > 0;
+        self.make_up_at = is_left.then(|| perene_policy::backoff::later(now, MAKE_UP_EVERY));
+    }
 }
 
 fn tell(kind: RunKind, report: &Report) {

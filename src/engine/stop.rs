@@ -1,6 +1,15 @@
 //! How a run is asked to stop: no new claims, what is in flight is finished, what waits is given back.
 
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
 use tokio::sync::watch;
+
+use crate::clock::Clock;
+
+/// So long it takes at the most. What has not ended by then cannot: the database is away.
+const STOP_MAX: Duration = Duration::from_millis(29_700);
 
 /// Heard by whoever works.
 #[derive(Debug, Clone)]
@@ -32,6 +41,22 @@ impl Stop {
     /// Whether it has been asked.
     pub fn is_set(&self) -> bool {
         *self.0.borrow()
+    }
+
+    /// Carries `work` out, but not beyond the time that stopping may take: `None` if that was too short.
+    pub async fn bound<T>(&self, clock: &dyn Clock, work: impl Future<Output = T>) -> Option<T> {
+        let mut stop = self.clone();
+        let too_late = async {
+            stop.wait().await;
+            clock.sleep(STOP_MAX).await;
+        };
+        match select(pin!(work), pin!(too_late)).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(_) => {
+                tracing::warn!("the time to stop is over: what is still leased lapses within a minute");
+                None
+            }
+        }
     }
 
     /// Returns when it is asked; never, if nobody can ask any more.

@@ -76,6 +76,22 @@ impl Reply {
         Self::json(200, &format!(r#"{{"access_token":"{token}","token_type":"bearer","expires_in":{life}}}"#))
     }
 
+    /// The pair of the next generation, for the refresh token `r-…-N`.
+    pub(super) fn rotated(refresh_token: &str, life: SignedDuration) -> Self {
+        let (rest, number) = refresh_token.trim_start_matches("r-").rsplit_once('-').expect("r-ID-N");
+        let next = number.parse::<u32>().expect("a number") + 1;
+        let life = life.as_secs();
+        Self::json(
+            200,
+            &format!(r#"{{"access_token":"a-{rest}-{next}","refresh_token":"r-{rest}-{next}","expires_in":{life}}}"#),
+        )
+    }
+
+    /// Refused for good by an OAuth 2.0 provider.
+    pub(super) fn invalid_grant() -> Self {
+        Self::json(400, r#"{"error":"invalid_grant"}"#)
+    }
+
     pub(super) fn error(status: u16, code: i64, message: &str) -> Self {
         Self::json(
             status,
@@ -139,6 +155,7 @@ pub(super) struct Script {
     secrets: Mutex<BTreeMap<Grant, String>>,
     app_probe: Mutex<Option<u16>>,
     record: Mutex<Record>,
+    class: Mutex<Class>,
 }
 
 #[derive(Default)]
@@ -151,13 +168,15 @@ struct Record {
 impl Script {
     /// Every token is renewed for sixty days.
     fn new(clock: VirtualClock) -> Self {
-        let secrets = Grant::META.map(|grant| (grant, "secret".to_owned())).into();
+        let grants = Grant::META.into_iter().chain([Grant::Oauth2]);
+        let secrets = grants.map(|grant| (grant, "secret".to_owned())).collect();
         Self {
             clock,
             rule: Mutex::new(Box::new(renew)),
             secrets: Mutex::new(secrets),
             app_probe: Mutex::new(None),
             record: Mutex::default(),
+            class: Mutex::new(Class::Extend),
         }
     }
 
@@ -226,7 +245,7 @@ impl Provider for Script {
     }
 
     fn class(&self) -> Class {
-        Class::Extend
+        *lock(&self.class)
     }
 
     async fn call(&self, _grant: Grant, endpoint: Endpoint, token: &Secret) -> Result<Answer, NoAnswer> {
@@ -326,6 +345,34 @@ impl World {
         }
     }
 
+    /// A world of one rotating provider of this class, whose table has a column for refresh tokens.
+    pub(super) fn rotating(class: Class) -> Self {
+        let mut source = Source { provider: "rotating".to_owned(), ..Source::default() };
+        source.columns.refresh_token = Some("refresh_token".to_owned());
+        let world = Self::of(vec![source]);
+        *lock(&world.script.class) = class;
+        world.script.answer(|asked| Reply::rotated(&asked.token, hours(1)));
+        world
+    }
+
+    /// The app inserts a connection with both tokens: `a` and `r`, the number behind them, and a zero for the first
+    /// generation.
+    pub(super) fn insert_pair(&self, id: i64, left: SignedDuration) {
+        self.insert(id, &format!("a-{id}-0"), Some(left));
+        self.store.change_connection(0, &id.to_string(), |row| {
+            row.refresh_token = Some(Secret::new(format!("r-{id}-0")));
+        });
+    }
+
+    /// Both tokens of a row, which must be of one generation.
+    pub(super) fn generation(&self, id: i64) -> u32 {
+        let row = self.row(id);
+        let of = |token: Option<Secret>| token.expect("a token").expose().rsplit('-').next().map(str::to_owned);
+        let (access, refresh) = (of(row.token), of(row.refresh_token));
+        assert_eq!(access, refresh, "a pair is of one generation");
+        access.and_then(|text| text.parse().ok()).expect("a number")
+    }
+
     /// One more replica.
     pub(super) fn engine(&self) -> Engine {
         self.engine_on(self.store.clone())
@@ -335,10 +382,12 @@ impl World {
         let schedule = Schedule::parse("0 3 * * *", TimeZone::UTC, self.now()).expect("it is a schedule");
         Engine::new(Parts {
             store: Arc::new(store),
-            providers: BTreeMap::from([("meta".to_owned(), Arc::clone(&self.script) as Arc<dyn Provider>)]),
+            providers: ["meta", "rotating"]
+                .map(|name| (name.to_owned(), Arc::clone(&self.script) as Arc<dyn Provider>))
+                .into(),
             clock: Arc::new(self.clock.clone()),
             sources: self.sources.clone(),
-            settings: self.settings.clone(),
+            settings: self.settings,
             schedule,
             concurrency: self.concurrency,
             channels: vec![Arc::clone(&self.mail) as Arc<dyn Channel>, Arc::clone(&self.hook) as Arc<dyn Channel>],

@@ -136,6 +136,7 @@ pub(super) fn entry_bytes(entry: &Entry) -> usize {
 }
 
 /// What stands at some place of the log.
+#[expect(clippy::large_enum_variant, reason = "one at a time, while a log is read")]
 pub(super) enum Read {
     /// A record, and how many bytes it takes.
     Record(u64, Record, usize),

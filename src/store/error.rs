@@ -8,6 +8,10 @@ pub enum StoreError {
     /// The database cannot be reached, refuses us, or went away. May pass.
     #[error("{0}")]
     Unreachable(String),
+    /// The database is there and does not let us in: a wrong password, no database of this name. Passes only
+    /// when somebody mends it.
+    #[error("{0}")]
+    NotLetIn(String),
     /// A table, column or right is missing. Cured in the database.
     #[error("{0}")]
     Missing(String),
@@ -31,7 +35,12 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later without anybody's help.
     pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Refused { may_pass: true, .. })
+        matches!(self, Self::Unreachable(_) | Self::NotLetIn(_) | Self::Refused { may_pass: true, .. })
+    }
+
+    /// Whether the database is away, and may be back in a moment.
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
     }
 
     /// Whether the configuration, and not the database, must be changed.

@@ -137,6 +137,10 @@ const WRITE: bool = true;
 
 #[async_trait]
 impl<S: Store> Store for FaultyStore<S> {
+    fn take_was_lost(&self) -> bool {
+        self.inner.take_was_lost()
+    }
+
     async fn now(&self) -> Result<Timestamp, StoreError> {
         self.carry("now", READ, self.inner.now()).await
     }

@@ -31,6 +31,12 @@ pub use error::StoreError;
 /// What every store does.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Whether a connection was lost since this was last asked: another server may have taken over, and lack what
+    /// was committed last.
+    fn take_was_lost(&self) -> bool {
+        false
+    }
+
     /// The database's own time, to the microsecond.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 

@@ -56,39 +56,98 @@ def _die_with_parent() -> None:
         pass
 
 
-class Cluster:
-    """One server in zone America/Sao_Paulo, password login only."""
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
-    def __init__(self):
-        account = _account()
+
+SETTINGS = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off", "full_page_writes": "off",
+            "synchronous_commit": "off", "timezone": "America/Sao_Paulo", "shared_buffers": "32MB", "max_connections": "120",
+            "log_statement": "none"}
+
+
+class Cluster:
+    """One server in zone America/Sao_Paulo, password login only.
+
+    `of` makes it a streaming standby of another one, which it reaches at `upstream`: host and port, by default the
+    other's own. `settings` are added to `SETTINGS`. `home` is a directory that is there, and stays.
+    """
+
+    def __init__(self, settings: dict[str, str] | None = None, of: "Cluster | None" = None, upstream: tuple[str, int] | None = None,
+                 home: Path | None = None):
+        self._account = _account()
         self.bin = binaries()
-        self.password = "pw" + secrets.token_hex(8)
-        self.home = Path(tempfile.mkdtemp(prefix="perene-pg-"))
+        self.password = of.password if of else "pw" + secrets.token_hex(8)
+        self._keeps_home = home is not None
+        self.home = home or Path(tempfile.mkdtemp(prefix="perene-pg-"))
+        self.data = self.home / "data"
         password_file = self.home / "password"
         password_file.write_text(self.password)
-        if account:
+        if self._account:
             for path in (self.home, password_file):
-                os.chown(path, account["user"], account["group"])
-        data = self.home / "data"
-        subprocess.run(
-            [self.bin / "initdb", "-D", data, "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "scram-sha-256",
-             f"--pwfile={password_file}", "--no-sync"],
-            check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", env=_plain(), **account,
-        )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off",
-                    "full_page_writes": "off", "synchronous_commit": "off", "timezone": "America/Sao_Paulo",
-                    "shared_buffers": "32MB", "max_connections": "120", "log_statement": "none"}
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        log = open(self.home / "log", "wb")
-        self.process = subprocess.Popen([self.bin / "postgres", "-D", data, *options], stdout=log, stderr=log, cwd="/",
-                                        env=_plain(), preexec_fn=_die_with_parent, **account)
-        log.close()
-        self._wait()
+                os.chown(path, self._account["user"], self._account["group"])
+        if of:
+            host, port = upstream or ("127.0.0.1", of.port)
+            self._run("pg_basebackup", "-D", self.data, "-d", f"host={host} port={port} user=postgres password={self.password}",
+                      "-R", "-c", "fast", "--no-sync")
+        else:
+            self._run("initdb", "-D", self.data, "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "scram-sha-256",
+                      f"--pwfile={password_file}", "--no-sync")
+        self.port = free_port()
+        self._settings = {**SETTINGS, **(settings or {}), "port": self.port}
+        self.process: subprocess.Popen | None = None
+        self.start()
 
-    def _wait(self) -> None:
+    def _run(self, program: str, *arguments: object) -> None:
+        done = subprocess.run([self.bin / program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/",
+                              env=_plain(), **self._account)
+        assert done.returncode == 0, done.stdout.decode("utf-8", "replace")
+
+    def start(self, wait: bool = True) -> None:
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        with open(self.home / "log", "ab") as log:
+            self.process = subprocess.Popen([self.bin / "postgres", "-D", self.data, *options], stdout=log, stderr=log, cwd="/",
+                                            env=_plain(), preexec_fn=_die_with_parent, **self._account)
+        if wait:
+            self.wait()
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT ends it in order, with all its sessions; SIGQUIT and SIGKILL as a crash does."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        self.process.wait(timeout=60)
+        if how == signal.SIGKILL:
+            self._wait_for_the_orphans()
+
+    def _wait_for_the_orphans(self) -> None:
+        """The sessions of a killed server see it within a moment; until then its memory is still in use."""
+        deadline = time.monotonic() + 30
+        while any(_data_directory(pid) == str(self.data) for pid in _pids()):
+            assert time.monotonic() < deadline, "the killed server's sessions live on"
+            time.sleep(0.02)
+
+    def restart(self, how: signal.Signals = signal.SIGINT) -> None:
+        self.stop(how)
+        self.start()
+
+    def promote(self) -> None:
+        """A standby becomes a primary."""
+        self.execute("SELECT pg_promote(true, 60)")
+
+    def execute(self, sql: str, *values) -> None:
+        connection = self.connect("postgres")
+        try:
+            connection.cursor().execute(sql, values)
+        finally:
+            connection.close()
+
+    def set(self, name: str, value: str | None) -> None:
+        """Changes a setting of the running server for all sessions, those that are open included."""
+        self.execute(f"ALTER SYSTEM RESET {name}" if value is None else f"ALTER SYSTEM SET {name} = '{value}'")
+        self.execute("SELECT pg_reload_conf()")
+
+    def wait(self) -> None:
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -99,8 +158,9 @@ class Cluster:
                     raise RuntimeError(f"PostgreSQL did not start: {(self.home / 'log').read_text()}") from error
                 time.sleep(0.1)
 
-    def connect(self, database: str, user: str = "postgres", password: str | None = None):
-        connection = pg8000.dbapi.connect(user=user, password=password or self.password, host="127.0.0.1", port=self.port, database=database)
+    def connect(self, database: str, user: str = "postgres", password: str | None = None, port: int | None = None):
+        connection = pg8000.dbapi.connect(user=user, password=password or self.password, host="127.0.0.1", port=port or self.port,
+                                          database=database)
         connection.autocommit = True
         return connection
 
@@ -113,9 +173,22 @@ class Cluster:
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
 
     def close(self) -> None:
-        self.process.send_signal(signal.SIGQUIT)
-        self.process.wait(timeout=30)
-        shutil.rmtree(self.home, ignore_errors=True)
+        if self.process is not None:
+            self.stop(signal.SIGQUIT)
+        if not self._keeps_home:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _pids() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()] if os.path.isdir("/proc") else []
+
+
+def _data_directory(pid: str) -> str | None:
+    """Where a server process works: PostgreSQL goes to its data directory at the start."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return None
 
 
 def _plain() -> dict[str, str]:

@@ -19,6 +19,7 @@ import pytest
 
 from cluster import Cluster
 from fake_meta import FakeMeta
+from oauth import Grace, OauthServer, Proxy, Strict
 from smtp import Inbox
 from stores import Postgres, Shape, Sqlite, Store
 
@@ -225,6 +226,51 @@ def meta():
     server = FakeMeta(APP_ID, APP_SECRET)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def strict_server():
+    server = Strict()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def grace_server():
+    server = Grace()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def strict(strict_server):
+    """A real provider that revokes the grant when a refresh token is used again."""
+    return _clean(strict_server)
+
+
+@pytest.fixture
+def grace(grace_server):
+    """A real provider that answers a rotated refresh token for ten minutes more."""
+    return _clean(grace_server)
+
+
+def _clean(server: OauthServer) -> OauthServer:
+    server.control("reset")
+    return server
+
+
+@pytest.fixture(params=["strict", "grace"])
+def rotating(request):
+    """The same test at both."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def wire(postgres):
+    """A connection to PostgreSQL that can be cut."""
+    proxy = Proxy(postgres.cluster.port)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

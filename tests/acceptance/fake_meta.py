@@ -1,7 +1,8 @@
 """A simulated Meta that Perene does not contain.
 
 Speaks the three grants and `debug_token` as Meta does, answers each token as the test has scripted it, and
-records every call. Scripted answers are used up one by one; the last one stays.
+records every call. Scripted answers are used up one by one; the last one stays. A token `-rotate-` gets a new
+string each time, and the old one dies at that moment.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Callable
@@ -114,6 +115,7 @@ class FakeMeta:
         self.before: Callable[[Call], None] | None = None
         self.default = Answer()
         self.expiry: dict[str, int] = {}
+        self.rotated: set[str] = set()
         self._answers: dict[str, list[Answer]] = {}
         self._inspections: dict[str, list[Answer]] = {}
         self._issued = 0
@@ -199,7 +201,24 @@ class FakeMeta:
             return raw({"id": next(iter(self.apps)), "name": "Example", "link": "https://www.facebook.com/"})
         if call.grant == "unknown":
             return error(2500, f"Unknown path components: {call.path}")
-        return self._next(self._answers, call.token) or self.default
+        return self._next(self._answers, call.token) or (self._rotate(call.token or "") if "-rotate-" in (call.token or "") else self.default)
+
+    def _rotate(self, token: str) -> Answer:
+        """As a sandbox token of that name: `...-rotate-7-0` becomes `...-rotate-7-1`, and is refused from then on."""
+        with self.lock:
+            if token in self.rotated:
+                return dead(460)
+            self.rotated.add(token)
+        family, _, generation = token.rpartition("-")
+        return replace(self.default, token=f"{family}-{int(generation) + 1}")
+
+    def family(self, token: str | None) -> str:
+        """The token that a chain of refreshes began with, without its number of the generation."""
+        with self.lock:
+            origins = {call.issued: call.token for call in self.calls if call.issued}
+        while token in origins:
+            token = origins[token]
+        return (token or "").rpartition("-")[0]
 
     def _inspected(self, token: str) -> Answer:
         """What Meta would say of the token, going by the scripted answer to a refresh."""

@@ -114,7 +114,8 @@ impl Conclusion {
         expires_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Self {
-        let extended = expires_at.map(|new| extended(connection.grant, connection.expires_at, new, now));
+        let is_new = token != connection.token;
+        let extended = expires_at.map(|new| extended(connection.grant, is_new, connection.expires_at, new, now));
         let (outcome, reason) = extended.unwrap_or((Outcome::Unrecognised, "expiry_unknown"));
         let token = Some(token);
         Self { token, refresh_token, expires_at, was_sent: true, ..Self::unsent(outcome, reason) }
@@ -155,6 +156,7 @@ pub struct Exchange {
     grant: Grant,
     terms: Terms,
     token: Secret,
+    old_token: Secret,
     old_expires_at: Option<Timestamp>,
     phase: Phase,
     calls: u8,
@@ -184,6 +186,7 @@ impl Exchange {
             grant: connection.grant,
             terms,
             token: connection.refresh_token.clone().unwrap_or_else(|| connection.token.clone()),
+            old_token: connection.token.clone(),
             old_expires_at: connection.expires_at,
             phase: Phase::Refreshing,
             calls: 0,
@@ -333,7 +336,8 @@ impl Exchange {
     /// Did the expiry move? "200 OK, not moved" is a state of its own: only the customer's login helps.
     fn moved(&self, granted: Granted, new: Timestamp, verdict: Verdict, now: Timestamp) -> Step {
         let mut conclusion = Conclusion::of(verdict);
-        (conclusion.outcome, conclusion.reason) = extended(self.grant, self.old_expires_at, new, now);
+        (conclusion.outcome, conclusion.reason) =
+            extended(self.grant, granted.token != self.old_token, self.old_expires_at, new, now);
         conclusion.message = None;
         conclusion.token = Some(granted.token);
         conclusion.refresh_token = granted.refresh_token;
@@ -478,11 +482,18 @@ impl Exchange {
     }
 }
 
-/// Whether the expiry has moved, and the word for it.
-fn extended(grant: Grant, old: Option<Timestamp>, new: Timestamp, now: Timestamp) -> (Outcome, &'static str) {
+/// Whether the expiry has moved, and the word for it. Another token of an OAuth 2.0 provider is a success whatever
+/// its date: one that was refreshed minutes after it was issued lives no longer for it, and needs nobody's login.
+fn extended(
+    grant: Grant,
+    is_new_token: bool,
+    old: Option<Timestamp>,
+    new: Timestamp,
+    now: Timestamp,
+) -> (Outcome, &'static str) {
     let is_extended = match old {
         None => true,
-        Some(old) if grant == Grant::Oauth2 => new > old,
+        Some(old) if grant == Grant::Oauth2 => is_new_token || new > old,
         Some(old) => !within(old, now, due::LOOK_AHEAD) || new.duration_since(old) > NO_MOVE,
     };
     if is_extended { (Outcome::Refreshed, "extended") } else { (Outcome::NotExtended, "expiry_did_not_move") }

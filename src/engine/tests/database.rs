@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use perene_policy::Outcome;
 
+use futures_util::future::join;
+
+use crate::clock::Clock;
 use crate::engine::testing::{Reply, World, days, renew, seconds};
-use crate::engine::{RunError, RunKind, RunRequest};
+use crate::engine::{RunError, RunKind, RunRequest, Stop, StopSource};
 use crate::journal::Journal;
 use crate::store::faulty::{Condition, Fault, FaultyStore};
 use crate::store::{Finding, FindingKind};
@@ -69,6 +72,126 @@ fn a_database_that_cannot_be_written_is_found_before_the_first_call() {
         faulty.set(condition);
         world.try_run(&world.engine_on(faulty), &RunRequest::all(RunKind::Scheduled)).expect_err("it cannot be");
         assert_eq!(world.script.calls().len(), 0, "{condition:?}");
+    }
+}
+
+/// A run over 700 rows during which the database is in this condition from the fifth second to the `until`th.
+/// Returns how many calls were begun meanwhile.
+fn trouble_during_a_run(world: &mut World, condition: Condition, until: u64) -> usize {
+    world.concurrency = 8;
+    world.fleet(700, "IG");
+    world.script.answer(|asked| renew(asked).after(seconds(2)));
+    let faulty = FaultyStore::new(world.store.clone(), |_: &str, _| Fault::None);
+    let engine = world.engine_on(faulty.clone());
+    let weather = async {
+        world.clock.sleep(seconds(5)).await;
+        faulty.set(condition);
+        // The first write after that is what shows it: the leases are prolonged every five seconds.
+        world.clock.sleep(seconds(5)).await;
+        let before = world.script.calls().len();
+        world.clock.sleep(seconds(until - 10)).await;
+        let meanwhile = world.script.calls().len() - before;
+        faulty.set(Condition::Well);
+        meanwhile
+    };
+    let request = RunRequest::all(RunKind::Scheduled);
+    let stop = Stop::never();
+    let (report, meanwhile) = world.clock.run(join(engine.run(&request, &stop, &|_| {}), weather));
+    let report = report.expect("the run outlives it");
+    assert_eq!((report.due, report.refreshed, report.superseded), (700, 700, 0));
+    meanwhile
+}
+
+#[test]
+fn while_the_database_is_away_no_call_is_begun_and_afterwards_none_is_repeated() {
+    for condition in [Condition::Unreachable, Condition::ReadOnly] {
+        // Longer than a lease: what was answered is written all the same, for nobody else has taken it over.
+        for until in [30, 120] {
+            let mut world = World::new();
+            assert_eq!(trouble_during_a_run(&mut world, condition, until), 0, "{condition:?} until {until} s");
+            let mut tokens = world.script.tokens();
+            assert_eq!(tokens.len(), 700, "{condition:?} until {until} s");
+            tokens.sort_unstable();
+            tokens.dedup();
+            assert_eq!(tokens.len(), 700);
+            assert!(world.store.leases().is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_claim_that_fails_drops_no_call_that_is_in_flight() {
+    let world = World::new();
+    world.fleet(1200, "IG");
+    world.script.answer(|asked| renew(asked).after(seconds(1)));
+    let plan = |call: &str, count| if call == "claim" && count == 2 { Fault::Before } else { Fault::None };
+    let report = world.night(&world.engine_on(FaultyStore::new(world.store.clone(), plan)));
+    assert_eq!((report.due, report.refreshed), (1200, 1200));
+    assert_eq!(world.script.drain(), 1200);
+}
+
+#[test]
+fn a_claim_that_is_refused_for_good_ends_the_run_when_all_in_flight_is_written() {
+    let world = World::new();
+    world.fleet(1200, "IG");
+    world.script.answer(|asked| renew(asked).after(seconds(1)));
+    let plan = |call: &str, count| if call == "claim" && count > 1 { Fault::Refused } else { Fault::None };
+    let engine = world.engine_on(FaultyStore::new(world.store.clone(), plan));
+    world.try_run(&engine, &RunRequest::all(RunKind::Scheduled)).expect_err("a right is missing");
+    let sent = world.script.tokens();
+    assert!(!sent.is_empty() && sent.len() < 1200);
+    let stored = (1..=1200).filter(|id| world.token(id).ends_with('+')).count();
+    assert_eq!(stored, sent.len(), "every answer is in its row");
+    assert!(world.store.leases().is_empty());
+}
+
+#[test]
+fn a_stop_while_the_database_is_away_waits_for_it_and_leaves_nothing_leased() {
+    let mut world = World::new();
+    world.concurrency = 8;
+    world.fleet(100, "IG");
+    world.script.answer(|asked| renew(asked).after(seconds(4)));
+    let faulty = FaultyStore::new(world.store.clone(), |_: &str, _| Fault::None);
+    let engine = world.engine_on(faulty.clone());
+    let (source, stop) = StopSource::new();
+    let begun = world.now();
+    let weather = async {
+        world.clock.sleep(seconds(2)).await;
+        faulty.set(Condition::Unreachable);
+        source.stop();
+        world.clock.sleep(seconds(15)).await;
+        assert_eq!(world.store.leases().len(), 100);
+        faulty.set(Condition::Well);
+    };
+    world.clock.run(join(engine.serve(stop), weather)).0.expect("serves");
+    assert!(world.now().duration_since(begun).as_secs() <= 22);
+    assert!(world.store.leases().is_empty());
+    assert_eq!(world.script.drain(), 8);
+    assert_eq!((1..=100).filter(|id| world.token(id).ends_with('+')).count(), 8, "what was answered is written");
+}
+
+#[test]
+fn a_stop_ends_within_thirty_seconds_whatever_hangs() {
+    for (is_away, answer_after) in [(false, 29), (false, 1000), (true, 29), (true, 1000)] {
+        let world = World::new();
+        world.fleet(1, "IG");
+        world.script.answer(move |asked| renew(asked).after(seconds(answer_after)));
+        let faulty = FaultyStore::new(world.store.clone(), |_: &str, _| Fault::None);
+        let engine = world.engine_on(faulty.clone());
+        let (source, stop) = StopSource::new();
+        let begun = world.now();
+        let weather = async {
+            world.clock.sleep(seconds(0)).await;
+            if is_away {
+                faulty.set(Condition::Unreachable);
+            }
+            source.stop();
+        };
+        world.clock.run(join(engine.serve(stop), weather)).0.expect("serves");
+        let took = world.now().duration_since(begun).as_millis();
+        assert!(took <= 30_000, "{is_away} {answer_after}: {took} ms");
+        assert_eq!(world.store.leases().is_empty(), !is_away);
+        assert_eq!(world.token(1) == "IG-1+", !is_away && answer_after == 29);
     }
 }
 

@@ -12,3 +12,4 @@ mod retry;
 mod rows;
 mod service;
 mod storm;
+mod strict;

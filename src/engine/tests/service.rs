@@ -154,6 +154,31 @@ fn a_database_that_is_away_is_outlived() {
 }
 
 #[test]
+fn a_database_that_is_back_is_found_within_seconds() {
+    for away in [1, 2, 3, 30, 601] {
+        for condition in [Condition::Unreachable, Condition::ReadOnly] {
+            let world = World::new();
+            let faulty = FaultyStore::new(world.store.clone(), |_: &str, _| Fault::None);
+            let engine = world.engine_on(faulty.clone());
+            world.clock.run(async {
+                let (source, stop) = StopSource::new();
+                let weather = async {
+                    faulty.set(condition);
+                    world.insert(1, "IG-1", Some(days(3)));
+                    world.clock.sleep(seconds(away)).await;
+                    faulty.set(Condition::Well);
+                    world.clock.sleep(seconds(3)).await;
+                    source.stop();
+                };
+                // Away already when the service starts.
+                join(weather, engine.serve(stop)).await.1.expect("serves");
+            });
+            assert_eq!(world.token(1), "IG-1+", "{condition:?} for {away} s");
+        }
+    }
+}
+
+#[test]
 fn several_replicas_share_the_work_and_send_nothing_twice() {
     let mut world = World::new();
     world.concurrency = 16;
@@ -193,6 +218,32 @@ fn a_replica_that_dies_is_made_up_for_within_two_minutes() {
     world.script.answer(renew);
     world.serve(&world.engine(), seconds(90));
     assert!((1..=100).all(|id| world.token(id).ends_with('+')), "without waiting for the next night");
+}
+
+#[test]
+fn whenever_a_replica_dies_its_leases_are_taken_over_within_a_minute() {
+    for at in [2, 20, 31, 47, 55, 58, 99] {
+        let mut world = World::new();
+        world.concurrency = 10;
+        world.fleet(100, "IG");
+        world.script.answer(|asked| renew(asked).after(seconds(15)));
+        let (first, second) = (world.engine(), world.engine());
+        world.clock.run(async {
+            let (source, stop) = StopSource::new();
+            let death = async {
+                select(pin!(first.serve(Stop::never())), pin!(world.clock.sleep(seconds(at)))).await;
+                world.script.answer(renew);
+                world.clock.sleep(seconds(60)).await;
+                assert!((1..=100).all(|id| world.token(id).ends_with('+')), "dead at {at} s");
+                source.stop();
+            };
+            let other = async {
+                world.clock.sleep(seconds(1)).await;
+                second.serve(stop).await.expect("serves");
+            };
+            join(death, other).await;
+        });
+    }
 }
 
 #[test]

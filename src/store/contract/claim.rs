@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use perene_policy::{Grant, Memory, Outcome, State};
 
 use super::Fixture;
-use super::world::{World, days, due, due_elsewhere, hours, keys, now};
+use super::world::{World, days, due, due_elsewhere, failed, hours, keys, leased, now};
 use crate::config::{Source, TableName};
 use crate::store::{Claim, Store, Which};
 
@@ -248,4 +248,30 @@ pub(crate) async fn two_sources_are_kept_apart<F: Fixture>() {
     let second = store.claim(&Claim { source: 1, ..due() }).await.expect("claims");
     assert_eq!(first.connections[0].token.expose(), "EAA-connection");
     assert_eq!(second.connections[0].token.expose(), "EAA-page", "the same key in another table is another lease");
+}
+
+pub(crate) async fn what_is_overdue_is_handed_out_where_it_is_asked_for<F: Fixture>() {
+    let world = World::<F>::new().await;
+    for (id, left) in [(1, -10), (2, -2), (3, 2)] {
+        world.insert(id, "EAA", Some(now() + days(left))).await;
+    }
+    let overdue = Claim { overdue: days(5), ..due() };
+    assert_eq!(keys(&world.store.peek(&overdue).await.expect("reads")), ["2", "3"], "soonest expiry first");
+    assert_eq!(world.store.count(&overdue).await.expect("counts"), 2);
+    let connections = world.claim(overdue).await.connections;
+    assert_eq!(keys(&connections), ["2", "3"]);
+
+    let [first, ..] = <[_; 2]>::try_from(connections).expect("two");
+    let mut failure = failed(&first);
+    failure.memory.as_mut().expect("a failure is remembered").next_try_at = Some(now());
+    world.commit(leased(first, failure)).await;
+    let retry = Claim { which: Which::Retry { ahead: days(14) }, ..due_elsewhere() };
+    assert!(world.store.peek(&retry).await.expect("reads").is_empty());
+    let retry = Claim { overdue: days(5), ..retry };
+    assert_eq!(keys(&world.claim(retry).await.connections), ["2"]);
+    // What is by key, or live, is never overdue.
+    for which in [Which::Undated, Which::Live] {
+        let claim = Claim { which, overdue: days(50), ..due_elsewhere() };
+        assert!(world.store.peek(&claim).await.expect("reads").iter().all(|row| row.id == "3"), "{which:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use jiff::SignedDuration;
-use perene_policy::Outcome;
+use perene_policy::{Decision, Outcome};
 use uuid::Uuid;
 
 use super::Fixture;
@@ -164,4 +164,41 @@ pub(crate) async fn release_gives_back_what_is_still_held<F: Fixture>() {
         Committed::GuardLost,
         "a lease serves for one commit"
     );
+}
+
+pub(crate) async fn an_intent_is_written_and_its_lease_stays<F: Fixture>() {
+    let world = World::<F>::new().await;
+    world.insert(1, "EAA-1", Some(now() + days(1))).await;
+    let connection = world.take(1).await;
+    let before = world.row(1).await;
+    let memory = failed(&connection).memory;
+    let intent = Commit {
+        guard: Guard::Kept(FENCE),
+        ..leased(connection.clone(), Decision { memory: memory.clone(), ..nothing(Outcome::Transient) })
+    };
+    assert_eq!(world.commit(intent.clone()).await, Committed::Done);
+    // Once more, because its answer was lost.
+    assert_eq!(world.commit(intent).await, Committed::Done);
+    assert_eq!(world.row(1).await, before);
+    let found = world.store.find(0, "1").await.expect("reads").expect("it is there");
+    assert_eq!(found.memory, memory);
+    assert_eq!(world.claim(due_elsewhere()).await.elsewhere, 1, "it is still in flight");
+
+    assert_eq!(world.commit(leased(connection, refreshed("EAA-new"))).await, Committed::Done);
+    assert_eq!(world.store.find(0, "1").await.expect("reads").expect("it is there").memory, None);
+}
+
+pub(crate) async fn an_intent_without_its_lease_writes_nothing<F: Fixture>() {
+    let world = World::<F>::new().await;
+    world.insert(1, "EAA-1", Some(now() + days(1))).await;
+    let connection = world.take(1).await;
+    let intent = Decision { memory: failed(&connection).memory, ..nothing(Outcome::Transient) };
+    let kept = |fence| Commit { guard: Guard::Kept(fence), ..leased(connection.clone(), intent.clone()) };
+    assert_eq!(world.commit(kept(OTHER_FENCE)).await, Committed::GuardLost);
+    assert_eq!(world.store.find(0, "1").await.expect("reads").expect("it is there").memory, None);
+
+    world.fixture.execute("UPDATE instagram_connections SET access_token = 'EAA-of-the-app'").await;
+    assert_eq!(world.commit(kept(FENCE)).await, Committed::Superseded);
+    assert_eq!(world.store.find(0, "1").await.expect("reads").expect("it is there").memory, None);
+    assert_eq!(world.claim(due_elsewhere()).await.elsewhere, 1, "who wrote the intent gives the lease back");
 }

@@ -321,6 +321,7 @@ contract_suite! { @each MemoryFixture;
         a_row_is_read_as_the_app_has_it,
         what_is_remembered_comes_with_the_row,
         peek_and_count_lease_nothing,
+        what_is_overdue_is_handed_out_where_it_is_asked_for,
         two_sources_are_kept_apart,
     ];
     paging: [
@@ -341,6 +342,8 @@ contract_suite! { @each MemoryFixture;
         what_was_refreshed_is_not_handed_out_again,
         extend_moves_the_deadlines_of_its_holder_only,
         release_gives_back_what_is_still_held,
+        an_intent_is_written_and_its_lease_stays,
+        an_intent_without_its_lease_writes_nothing,
     ];
     commit: [
         success_writes_five_columns_in_one_statement,

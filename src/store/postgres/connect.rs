@@ -7,6 +7,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use perene_policy::Secret;
@@ -23,6 +24,9 @@ const CONNECTIONS_MAX: u32 = 5;
 
 /// So long a connection is waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So long the end of a session may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Parameters of the URL that sqlx reads. Others (`pgbouncer`, `schema`, …) are for other programs.
 const PARAMETERS: [&str; 17] = [
@@ -54,6 +58,8 @@ const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '30s'; SET LOCAL lock_
 pub(super) struct Connections {
     pool: PgPool,
     options: PgConnectOptions,
+    /// A connection was lost since this was last asked.
+    pub(super) was_lost: AtomicBool,
     pub(super) place: Place,
 }
 
@@ -74,7 +80,7 @@ impl Connections {
             .idle_timeout(Duration::from_mins(5))
             .test_before_acquire(false)
             .connect_lazy_with(options.clone());
-        let connections = Self { pool, options, place };
+        let connections = Self { pool, options, was_lost: AtomicBool::new(false), place };
         connections.try_once().await?;
         Ok(connections)
     }
@@ -114,14 +120,18 @@ impl Connections {
             let mut transaction = Transaction(Some(connection));
             match transaction.run(BEGIN).await {
                 Ok(()) => return Ok(transaction),
-                Err(trouble) if trouble.is_lost_connection() && dead < CONNECTIONS_MAX => dead += 1,
+                Err(trouble) if trouble.is_lost_connection() && dead < CONNECTIONS_MAX => {
+                    self.was_lost.store(true, Ordering::Relaxed);
+                    dead += 1;
+                }
                 Err(trouble) => return Err(trouble),
             }
         }
     }
 
     pub(super) async fn close(&self) {
-        self.pool.close().await;
+        // To take leave is a courtesy: from a database that does not answer, nobody waits for it.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await;
     }
 }
 

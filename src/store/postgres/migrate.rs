@@ -123,14 +123,16 @@ impl PostgresStore {
     }
 
     async fn build_index(&self, table: i64, sql: &str) -> Result<(), Trouble> {
-        let mut connection = self.connections.alone().await?;
+        let mut transaction = self.connections.begin().await?;
         let row = query(
             "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_progress_create_index WHERE relid = $1::bigint::oid)",
         )
         .bind(table)
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *transaction)
         .await?;
-        if row.try_get(0)? {
+        let is_building = row.try_get(0)?;
+        transaction.commit().await?;
+        if is_building {
             return Err(StoreError::Refused {
                 text: "an index is just being built on the app's table: run `perene migrate` again when it is done"
                     .to_owned(),
@@ -138,6 +140,7 @@ impl PostgresStore {
             }
             .into());
         }
+        let mut connection = self.connections.alone().await?;
         connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
         // Only a courtesy to the server.
         let _ = sqlx::Connection::close(connection).await;

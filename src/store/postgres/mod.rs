@@ -35,6 +35,7 @@ mod time;
 mod trouble;
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -75,7 +76,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// [`StoreError::Mapping`] if the URL cannot be read, [`StoreError::Unreachable`] if the database
-    /// cannot be reached or does not let us in. No error holds the password.
+    /// cannot be reached, [`StoreError::NotLetIn`] if it does not let us in. No error holds the password.
     pub async fn connect(url: &Secret, sources: Vec<Source>) -> Result<Self, StoreError> {
         let connections = Connections::open(url).await?;
         let shapes = RwLock::new(vec![None; sources.len()]);
@@ -121,6 +122,7 @@ impl PostgresStore {
                 tokio::time::sleep(Duration::from_millis(10) * 2_u32.pow(collisions)).await;
             } else if trouble.is_lost_connection() && !was_lost {
                 was_lost = true;
+                self.connections.was_lost.store(true, Ordering::Relaxed);
             } else if trouble.is_stale_shape() && !was_stale {
                 was_stale = true;
                 self.forget_shapes();
@@ -136,6 +138,10 @@ impl PostgresStore {
 
 #[async_trait]
 impl Store for PostgresStore {
+    fn take_was_lost(&self) -> bool {
+        self.connections.was_lost.swap(false, Ordering::Relaxed)
+    }
+
     async fn now(&self) -> Result<Timestamp, StoreError> {
         self.repeat(STEP_TIMEOUT, || self.now_once()).await
     }

@@ -162,11 +162,11 @@ impl Place {
         let Self { server, user, database } = self;
         let message = one_line(error.message());
         match error.code() {
-            "28P01" | "28000" => StoreError::Unreachable(format!(
+            "28P01" | "28000" => StoreError::NotLetIn(format!(
                 "the database at `{server}` does not let `{user}` in: {}; check user and password in `database.url`",
                 if error.code() == "28P01" { "wrong password".to_owned() } else { message }
             )),
-            "3D000" => StoreError::Unreachable(format!(
+            "3D000" => StoreError::NotLetIn(format!(
                 "there is no database `{database}` at `{server}`: create it, or correct `database.url`"
             )),
             "53300" => StoreError::Unreachable(format!(

@@ -28,7 +28,7 @@ async fn a_wrong_password_names_the_user_and_never_the_password() {
     let database = Database::new().await;
     database.execute("CREATE ROLE with_password LOGIN PASSWORD 'right'").await;
     let wrong = error(&database.url_of("with_password:hunter2")).await;
-    assert!(matches!(&wrong, StoreError::Unreachable(text) if text.contains("`with_password`")), "{wrong}");
+    assert!(matches!(&wrong, StoreError::NotLetIn(text) if text.contains("`with_password`")), "{wrong}");
     assert!(wrong.to_string().contains("password"));
     assert!(PostgresStore::connect(&database.url_of("with_password:right"), Vec::new()).await.is_ok());
     database.execute("DROP ROLE with_password").await;
@@ -39,7 +39,7 @@ async fn a_database_that_is_not_there_is_named() {
     let database = Database::new().await;
     let url = Secret::new(database.url().expose().replace(&database.name, "not_there"));
     let error = error(&url).await;
-    assert!(matches!(&error, StoreError::Unreachable(text) if text.contains("`not_there`")), "{error}");
+    assert!(matches!(&error, StoreError::NotLetIn(text) if text.contains("`not_there`")), "{error}");
 }
 
 #[tokio::test]
