@@ -27,8 +27,8 @@ pub(super) struct Fleet {
     pub(super) settings: Settings,
     pub(super) schedule: Schedule,
     pub(super) zone: TimeZone,
-    /// The hour and minute of the runs, on the wall clock of the zone.
-    pub(super) run_at: (i8, i8),
+    /// The hour and minute of the runs, on the wall clock of the zone; `None`: as somebody has configured it.
+    pub(super) run_at: Option<(i8, i8)>,
     pub(super) concurrency: usize,
     /// How many apps there are.
     pub(super) app_count: usize,
@@ -86,16 +86,17 @@ pub(super) fn sources() -> Vec<(Source, Class, Option<SignedDuration>)> {
 }
 
 /// So many connections: seven of ten at Meta, one at a provider of each other class; two of them a customer.
-pub(super) fn invent(count: usize, chance: &mut Chance, now: Timestamp) -> Vec<Linked> {
-    (0..count).map(|number| invent_one(number, chance, now)).collect()
+pub(super) fn invent(count: usize, only: Option<Class>, chance: &mut Chance, now: Timestamp) -> Vec<Linked> {
+    (0..count).map(|number| invent_one(number, only, chance, now)).collect()
 }
 
-fn invent_one(number: usize, chance: &mut Chance, now: Timestamp) -> Linked {
-    let (source, class, life_days) = match number % 10 {
-        7 => (1, Class::Extend, 60),
-        8 => (2, Class::Grace, 45),
-        9 => (3, Class::Strict, 30),
-        _ => (0, Class::Extend, 60),
+fn invent_one(number: usize, only: Option<Class>, chance: &mut Chance, now: Timestamp) -> Linked {
+    let (source, class, life_days) = match (number % 10, only) {
+        (_, Some(Class::Extend)) => (0, Class::Extend, 60),
+        (8, None) | (_, Some(Class::Grace)) => (2, Class::Grace, 45),
+        (9, None) | (_, Some(Class::Strict)) => (3, Class::Strict, 30),
+        (7, None) => (1, Class::Extend, 60),
+        (_, None) => (0, Class::Extend, 60),
     };
     let grant = if source == 0 { Grant::META[number % 3] } else { Grant::Oauth2 };
     let life = DAY * life_days;
@@ -104,6 +105,7 @@ fn invent_one(number: usize, chance: &mut Chance, now: Timestamp) -> Linked {
     let issued_at = expires_at - life;
     let account = Account {
         number,
+        row: number.to_string(),
         source,
         grant,
         class,

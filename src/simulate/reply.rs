@@ -11,6 +11,9 @@ use super::world::World;
 /// How long the old refresh token of a provider of class grace still works.
 const GRACE: SignedDuration = SignedDuration::from_mins(10);
 
+/// What a broken client of a provider's own makes of a token that is not there.
+const UNDEFINED: &str = r#"{"access_token":"undefined","token_type":"bearer","expires_in":5184000}"#;
+
 /// One request, as the provider gets it.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
@@ -213,7 +216,16 @@ impl World {
             return Reply::new(200, r#"{"token_type":"bearer","expires_in":5184000}"#, Meaning::Trouble);
         }
         if self.strikes_one(Kind::Malformed, app, 333) {
-            let bodies = ["", "{\"access_token\":\"EAA", "[]", "null", "\u{feff}not json", "{\"access_token\":null}"];
+            let bodies = [
+                UNDEFINED,
+                UNDEFINED,
+                "",
+                "{\"access_token\":\"EAA",
+                "[]",
+                "null",
+                "\u{feff}not json",
+                "{\"access_token\":null}",
+            ];
             let body = bodies[self.chance.below(bodies.len() as u64) as usize];
             return self.honest(asked, now).told_as(200, body, false);
         }

@@ -37,6 +37,8 @@ pub(super) struct Generation {
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     pub(super) number: usize,
+    /// The key of the app's row.
+    pub(super) row: String,
     pub(super) source: usize,
     pub(super) grant: Grant,
     pub(super) class: Class,
@@ -57,7 +59,7 @@ pub(super) struct Account {
 
 impl Account {
     pub(super) fn id(&self) -> String {
-        self.number.to_string()
+        self.row.clone()
     }
 
     pub(super) fn latest(&self) -> usize {

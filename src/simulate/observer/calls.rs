@@ -13,6 +13,9 @@ const CALLS_AT_ONCE: usize = 3;
 /// More calls for one connection in a day than the retry series allows, unless its end is near.
 const CALLS_A_DAY: usize = 45;
 
+/// A probe in thirty seconds, and the further tries of fewer connections than open a circuit.
+const CALLS_AN_HOUR_WHILE_DOWN: usize = 300;
+
 const fn seconds(count: i64) -> SignedDuration {
     SignedDuration::from_secs(count)
 }
@@ -52,6 +55,7 @@ impl World {
         self.check_date(asked, now);
         self.check_pace(asked, now);
         self.check_limits(asked, now);
+        self.check_calls_to_one_that_is_down(asked.app, now);
         let seen = &mut self.observer.seen[number];
         seen.in_flight.push(asked.replica);
         seen.last_call_at = Some(now);
@@ -109,6 +113,25 @@ impl World {
         let is_settled = now.duration_since(self.observer.begun_at) > hours(24);
         if a_day >= CALLS_A_DAY && !expires_soon && is_settled && is_well {
             self.broke("retried_too_often", Some(number), now, format!("{a_day} calls in a day"));
+        }
+    }
+
+    /// A provider that has been down for a while gets a probe now and then, from each replica, and little else.
+    fn check_calls_to_one_that_is_down(&mut self, app: usize, now: Timestamp) {
+        let is_down = self.weather.hits(super::super::faults::Kind::Outage, app);
+        let calls = &mut self.observer.calls_in_storm[app];
+        let settled =
+            self.observer.storm_since[app].filter(|_| is_down).map(|since| since + SignedDuration::from_mins(10));
+        if settled.is_none_or(|settled| now < settled) {
+            return calls.clear();
+        }
+        calls.push_back(now);
+        while calls.front().is_some_and(|at| now.duration_since(*at) > hours(1)) {
+            calls.pop_front();
+        }
+        let count = calls.len();
+        if count == CALLS_AN_HOUR_WHILE_DOWN {
+            self.broke("called_while_down", None, now, format!("{count} calls within an hour to one that is down"));
         }
     }
 

@@ -124,6 +124,7 @@ pub(super) struct Observer {
     pub(super) looks: u64,
     pub(super) failed_in_storm: Vec<BTreeSet<usize>>,
     pub(super) storm_since: Vec<Option<Timestamp>>,
+    pub(super) calls_in_storm: Vec<VecDeque<Timestamp>>,
 }
 
 impl Observer {
@@ -154,6 +155,7 @@ impl Observer {
             looks: 0,
             failed_in_storm: vec![BTreeSet::new(); fleet.app_count],
             storm_since: vec![None; fleet.app_count],
+            calls_in_storm: vec![VecDeque::new(); fleet.app_count],
         }
     }
 

@@ -206,7 +206,28 @@ impl World {
         }
     }
 
+    /// An incident of which the customer was warned is over: the app hears of it.
+    fn check_recovery(&mut self, number: usize, before: &Before, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        let warned = before.memory.as_ref().and_then(|memory| memory.incident.as_ref());
+        let Some(old) = warned.filter(|incident| incident.warned_at.is_some()) else { return };
+        let incident = seen.memory.as_ref().and_then(|memory| memory.incident.as_ref());
+        // A row that is gone has nobody who waits for good news.
+        let (source, id) = (self.accounts[number].source, self.row_id(number));
+        let is_gone = self.store.seen(source, &id).0.is_none();
+        if incident.is_some_and(|incident| incident.id == old.id) || is_gone {
+            return;
+        }
+        let known = self.observer.by_incident.get(&old.id);
+        let is_told = known.is_some_and(|known| known.iter().any(|(_, step)| step.starts_with("recovered")));
+        if !is_told {
+            let text = format!("the incident of {} is over, and the outbox has no message of it", old.opened_at);
+            self.broke("recovered_without_message", Some(number), now, text);
+        }
+    }
+
     fn check_memory(&mut self, number: usize, before: &Before, now: Timestamp) {
+        self.check_recovery(number, before, now);
         let Some(memory) = self.observer.seen[number].memory.clone() else { return };
         let was_refused =
             before.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::NeedsReconnect { .. }));

@@ -28,8 +28,9 @@ impl World {
         self.note_calendar(now);
         // By an independent reading of the wall clock at the place: at the hour that was asked for, unless the clocks
         // were changed across it, or the run is made up for.
-        if run.kind == "scheduled" {
-            let (hour, minute) = self.fleet.run_at;
+        if run.kind == "scheduled"
+            && let Some((hour, minute)) = self.fleet.run_at
+        {
             let local = run.started_at.to_zoned(self.fleet.zone.clone());
             let wanted = i32::from(hour) * 60 + i32::from(minute);
             let found = i32::from(local.hour()) * 60 + i32::from(local.minute());
@@ -97,7 +98,11 @@ impl World {
         let window = self.fleet.settings.window;
         let was_due = expires_at > now && expires_at.duration_since(due_at) < window;
         let was_there = seen.since.is_some_and(|since| since < due_at);
-        if !was_due || !was_there || !self.accounts[number].is_well(now) || now.duration_since(self.accounts[number].well_since()) < hours(26) {
+        if !was_due
+            || !was_there
+            || !self.accounts[number].is_well(now)
+            || now.duration_since(self.accounts[number].well_since()) < hours(26)
+        {
             return;
         }
         // What was remembered of an earlier trouble has its own times.
