@@ -1,7 +1,5 @@
 //! `perene simulate --from-database`: what would become of the owner's own connections. Reads, and does nothing else.
 
-use std::io::Write;
-
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::schedule::Schedule;

@@ -81,7 +81,9 @@ impl World {
         if self.weather.count == 0 {
             return Fate::Well;
         }
-        if call == "commit" && self.dies_at(replica, Kind::KillBeforeCommit, "before a commit") {
+        // At the commit of an answer that has come, and not of an intent.
+        let has_answer = !self.observer.unsettled.is_empty();
+        if call == "commit" && has_answer && self.dies_at(replica, Kind::KillBeforeCommit, "before a commit") {
             return Fate::Dies;
         }
         if self.dies_at(replica, Kind::KillAnywhere, call) {

@@ -152,7 +152,11 @@ impl World {
     /// The provider has carried a request out, or refused it.
     pub(in super::super) fn saw_processed(&mut self, asked: &Asked, reply: &Reply, now: Timestamp) {
         let number = asked.account;
-        if !self.is_strict(number) || asked.endpoint == Endpoint::DebugToken || !reply.may_have_spent {
+        if !self.is_strict(number) || asked.endpoint == Endpoint::DebugToken {
+            return;
+        }
+        // A provider that limits or is down has not looked at the token.
+        if !reply.may_have_spent && reply.meaning != Meaning::Refused {
             return;
         }
         let Some(generation) = self.accounts[number].generations.get_mut(asked.generation) else { return };
@@ -194,7 +198,7 @@ impl World {
                 self.accounts[number].generations[generation].was_received = true;
                 let is_new = self.observer.seen[number].generation.is_none_or(|held| generation > held);
                 if is_new && was_there {
-                    self.observer.unsettled.insert((number, generation), asked.generation);
+                    self.observer.unsettled.insert((number, generation), (asked.generation, now));
                 }
             }
             Meaning::Refused => {
@@ -234,7 +238,7 @@ impl World {
         for (number, generation) in unsettled {
             let seen = &self.observer.seen[number];
             // Of two that replicas got for the same generation, as some providers allow, one is enough.
-            let sent = self.observer.unsettled[&(number, generation)];
+            let (sent, received_at) = self.observer.unsettled[&(number, generation)];
             let is_over = !seen.is_there || seen.generation.is_some_and(|held| held > sent);
             let account = &self.accounts[number];
             let (id, token) = (self.row_id(number), account.token(generation));
@@ -245,6 +249,13 @@ impl World {
                 self.observer.unsettled.remove(&(number, generation));
                 let text = format!("generation {generation} is in no journal, and the row holds {:?}", seen.generation);
                 self.broke("issued_generation_lost", Some(number), now, text);
+            } else if now.duration_since(received_at) > hours(3)
+                && self.has_been_good_for(number, hours(3), now)
+                && !self.is_row_refused(number)
+            {
+                self.observer.unsettled.remove(&(number, generation));
+                let text = format!("generation {generation} has been in a journal since {received_at}");
+                self.broke("kept_answer_not_stored", Some(number), now, text);
             }
         }
     }

@@ -31,6 +31,9 @@ use good::GoodLog;
 use notices::Told;
 pub(super) use peace::BOUND;
 
+/// When so many connections of one app fail alike, it is not the customers.
+const STORM_MIN: usize = 20;
+
 /// So many broken promises are told of; all are counted.
 const TOLD_MAX: usize = 20;
 
@@ -103,8 +106,8 @@ pub(super) struct Observer {
     pub(super) counts: BTreeMap<&'static str, u64>,
     pub(super) goods: Vec<GoodLog>,
     pub(super) limited_until: Vec<Option<Timestamp>>,
-    /// Generations that have come whole, and are not yet seen in the database; and for which one each came.
-    pub(super) unsettled: BTreeMap<(usize, usize), usize>,
+    /// Generations that have come whole, and are not yet seen in the database: for which one each came, and when.
+    pub(super) unsettled: BTreeMap<(usize, usize), (usize, Timestamp)>,
     pub(super) told: BTreeMap<String, Told>,
     pub(super) by_incident: BTreeMap<String, BTreeSet<(String, String)>>,
     pub(super) flagged: BTreeMap<String, BTreeSet<usize>>,

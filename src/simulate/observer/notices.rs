@@ -5,6 +5,7 @@ use perene_policy::{Memory, State};
 
 use super::super::truth::{SECRET_MARK, TOKEN_MARK};
 use super::super::world::World;
+use super::STORM_MIN;
 use crate::notify::{Message, MessageKind};
 use crate::store::memory::Settlement;
 
@@ -115,7 +116,7 @@ impl World {
             .incident
             .as_ref()
             .is_some_and(|incident| self.observer.storm_since[app].is_some_and(|since| incident.opened_at >= since));
-        if is_new && failing >= 40 && is_well && is_failure && began_in_storm {
+        if is_new && failing >= STORM_MIN && is_well && is_failure && began_in_storm {
             let text = format!("{failing} connections of the app fail alike");
             self.broke("customer_told_of_the_apps_trouble", Some(number), now, text);
         }

@@ -78,13 +78,13 @@ impl World {
 
 impl World {
     /// A standby has taken over: generations that the database held must be in a journal now.
-    pub(in super::super) fn expect_back(&mut self, number: usize, before: Option<usize>) {
+    pub(in super::super) fn expect_back(&mut self, number: usize, before: Option<usize>, now: Timestamp) {
         let seen = &self.observer.seen[number];
         let Some((held, before)) = seen.generation.filter(|_| seen.is_there).zip(before) else { return };
         let account = &self.accounts[number];
         // A provider that extends takes the older token as well: nothing is lost with the newer one.
         if held < before && account.class != perene_policy::Class::Extend && !account.generations[before].is_of_login {
-            self.observer.unsettled.insert((number, before), held);
+            self.observer.unsettled.insert((number, before), (held, now));
         }
     }
 

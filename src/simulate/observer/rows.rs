@@ -5,6 +5,7 @@ use perene_policy::{Memory, State};
 
 use super::super::truth::{SECRET_MARK, TOKEN_MARK};
 use super::super::world::World;
+use super::STORM_MIN;
 use crate::store::memory::Change;
 
 const fn hours(count: i64) -> SignedDuration {
@@ -185,7 +186,7 @@ impl World {
         let in_storm = self.observer.failed_in_storm[app].len();
         let is_new_storm = self.observer.storm_since[app].is_some_and(|since| now.duration_since(since) < hours(20));
         let is_well = self.accounts[number].is_well(now);
-        if in_storm >= 40 && is_new_storm && is_well && self.observer.failed_in_storm[app].contains(&number) {
+        if in_storm >= STORM_MIN && is_new_storm && is_well && self.observer.failed_in_storm[app].contains(&number) {
             let text = format!("{in_storm} connections of the app fail alike");
             self.broke("counted_against_the_customer_in_a_storm", Some(number), now, text);
         }

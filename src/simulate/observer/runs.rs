@@ -50,6 +50,19 @@ impl World {
         }
     }
 
+    /// When the next run is due, by the wall clock of the zone and by no code of Perene's. An hour that a change of the
+    /// clocks skips is an hour late here.
+    pub(in super::super) fn run_due_after(&self, at: Timestamp) -> Option<Timestamp> {
+        let Some((hour, minute)) = self.fleet.run_at else { return self.fleet.schedule.next_after(at) };
+        let zone = &self.fleet.zone;
+        let date = at.to_zoned(zone.clone()).date();
+        let due = (0..3).filter_map(|days| {
+            let date = date.checked_add(jiff::Span::new().days(days)).ok()?;
+            Some(date.at(hour, minute, 0, 0).to_zoned(zone.clone()).ok()?.timestamp())
+        });
+        due.filter(|due| *due > at).min()
+    }
+
     fn is_change_of_clocks(&self, at: Timestamp) -> bool {
         let offset = |at: Timestamp| self.fleet.zone.to_offset(at).seconds();
         offset(at - hours(4)) != offset(at + hours(4))
@@ -71,7 +84,7 @@ impl World {
 
     /// Looks, some time after a run was due, whether it was made and has taken all that was due.
     pub(in super::super) fn check_run(&mut self, due_at: Timestamp, now: Timestamp) {
-        if let Some(next) = self.fleet.schedule.next_after(due_at) {
+        if let Some(next) = self.run_due_after(due_at) {
             self.at(next + RUN_TAKES, Event::RunWasDue(next));
         }
         self.agenda.tidy(now - hours(1));
@@ -81,7 +94,7 @@ impl World {
             .goods
             .iter()
             .all(|good| good.good_since().is_some_and(|since| now.duration_since(since) > RUN_TAKES + minutes(10)));
-        let was_made = self.observer.last_run_at.is_some_and(|at| at >= due_at);
+        let was_made = self.observer.last_run_at.is_some_and(|at| at >= due_at - hours(1));
         if was_good && !was_made {
             self.broke("run_missed", None, now, format!("it was due at {due_at}"));
         }

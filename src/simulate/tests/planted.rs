@@ -13,40 +13,43 @@ const SHOWS: &[(Bug, &str, usize, u32)] = &[
     (Bug::NoIntent, "kill-in-call", 60, 60),
     (Bug::ReplayNever, "kill-before-commit", 60, 60),
     (Bug::LeaseTooShort, "slow-answers:20d", 100, 50),
-    (Bug::LocalClock, "replica-clock,restart", 100, 60),
+    (Bug::LocalClock, "replica-clock,replica-clock,replica-clock", 60, 40),
     (Bug::WindowTooNarrow, "none", 100, 40),
     (Bug::WindowTooWide, "none", 50, 30),
     (Bug::ZoneIgnored, "none", 50, 20),
     (Bug::RunLeftOut, "none", 50, 20),
-    (Bug::RetriesNotRemembered, "poison-row", 50, 60),
-    (Bug::RetryBeyondTheNextRun, "poison-row,server-errors", 200, 90),
-    (Bug::RetryWithoutTime, "poison-row", 200, 90),
-    (Bug::LostOutboxRow, "revoked", 200, 90),
-    (Bug::SentNotNoted, "revoked", 200, 90),
-    (Bug::RecoveredNotSent, "revoked", 200, 120),
-    (Bug::WarningNotRemembered, "revoked", 200, 90),
-    (Bug::WarnedTooLate, "poison-row", 200, 200),
-    (Bug::FlagCleared, "revoked,not-extended", 100, 300),
-    (Bug::NoBrake, "mass-refusal:12h", 1000, 60),
-    (Bug::NoCircuit, "meta-outage:1d", 1000, 60),
-    (Bug::CircuitNeverCloses, "meta-outage:1d", 1000, 60),
-    (Bug::NoSecondLook, "revoked", 200, 90),
-    (Bug::AttemptsOnRetries, "poison-row", 200, 90),
-    (Bug::AttemptsNotCleared, "poison-row,server-errors", 300, 120),
+    (Bug::RetriesNotRemembered, "poison-row,poison-row", 50, 60),
+    (Bug::RetryBeyondTheNextRun, POISON, 100, 20),
+    (Bug::RetryWithoutTime, POISON, 100, 20),
+    (Bug::LostOutboxRow, "revoked,revoked", 60, 90),
+    (Bug::SentNotNoted, "revoked,revoked", 60, 90),
+    (Bug::RecoveredNotSent, "revoked,revoked", 60, 90),
+    (Bug::WarningNotRemembered, "revoked,revoked", 60, 90),
+    (Bug::WarnedTooLate, POISON, 100, 20),
+    (Bug::FlagCleared, "revoked,not-extended", 60, 200),
+    (Bug::NoBrake, "mass-refusal:12h@day0", 500, 10),
+    (Bug::NoCircuit, "meta-outage:1d@day0", 500, 10),
+    (Bug::CircuitNeverCloses, "meta-outage:6h@day0", 200, 20),
+    (Bug::NoSecondLook, "revoked,revoked", 60, 90),
+    (Bug::AttemptsOnRetries, POISON, 100, 20),
+    (Bug::AttemptsNotCleared, "server-errors:20d@day0", 200, 40),
     (Bug::ExpiryFromAfter, "none", 100, 40),
-    (Bug::RetryAfterIgnored, "throttle-connection:20d", 300, 60),
-    (Bug::ExpiredSent, "revoked,meta-outage:9d", 200, 120),
-    (Bug::YoungSent, "odd-expiry:20d", 300, 60),
-    (Bug::NotExtendedIsRefreshed, "not-extended", 300, 150),
-    (Bug::RefusedNeverProbed, "revoked", 200, 150),
-    (Bug::RowSkipped, "none", 200, 60),
-    (Bug::PassStopsAtBadRow, "odd-token", 300, 120),
-    (Bug::SecretInText, "echoed-token:20d", 200, 60),
-    (Bug::ImplausibleStored, "malformed:20d", 300, 60),
+    (Bug::RetryAfterIgnored, "throttle-connection:10d@day0", 200, 20),
+    (Bug::ExpiredSent, "revoked,revoked,revoked", 100, 90),
+    (Bug::YoungSent, "odd-expiry:10d@day0", 200, 30),
+    (Bug::NotExtendedIsRefreshed, "not-extended,not-extended,not-extended", 60, 120),
+    (Bug::RefusedNeverProbed, "revoked,revoked,revoked", 60, 120),
+    (Bug::RowSkipped, "none", 60, 40),
+    (Bug::PassStopsAtBadRow, "odd-token,odd-token,odd-token", 200, 60),
+    (Bug::SecretInText, "echoed-token:10d@day0", 100, 20),
+    (Bug::ImplausibleStored, "malformed:10d@day0", 100, 20),
     (Bug::RefreshTokenDropped, "none", 30, 40),
-    (Bug::SweepMissing, "revoked,reconnect,poison-row,not-extended", 200, 200),
-    (Bug::CommitForgotten, "none", 200, 60),
+    (Bug::SweepMissing, "revoked,revoked,reconnect,reconnect,not-extended", 60, 150),
+    (Bug::CommitForgotten, "none", 100, 40),
 ];
+
+/// Twenty connections whose answers are all 500 from the first day on.
+const POISON: &str = "poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0";
 
 /// So many seeds are tried for each.
 const SEEDS: u64 = 6;
@@ -55,6 +58,9 @@ const SEEDS: u64 = 6;
 fn only(bug: Bug) -> Option<Class> {
     match bug {
         Bug::NoJournal | Bug::NoIntent | Bug::ReplayNever | Bug::RefreshTokenDropped => Some(Class::Strict),
+        Bug::NoBrake | Bug::NoCircuit | Bug::RetryAfterIgnored | Bug::YoungSent | Bug::NotExtendedIsRefreshed => {
+            Some(Class::Extend)
+        }
         _ => None,
     }
 }
@@ -63,13 +69,24 @@ fn only(bug: Bug) -> Option<Class> {
 fn every_planted_bug_is_caught() {
     let mut missed = Vec::new();
     println!("{:<26} {:<34} {:>5}  what is wrong", "bug", "caught by", "seed");
+    let wanted = std::env::var("PERENE_PLANTED").unwrap_or_default();
     for (bug, faults, connections, days) in SHOWS {
+        if !wanted.is_empty() && !wanted.split(',').any(|name| name == format!("{bug:?}")) {
+            continue;
+        }
         plant(Some(*bug));
         let caught = (1..=SEEDS).find_map(|seed| {
             let mut request = request(*connections, *days, seed, faults);
             request.only = only(*bug);
             request.stop_at_first = true;
             let outcome = simulate(&request, None, &mut |_| {});
+            if outcome.is_well() && !wanted.is_empty() {
+                let calls: u64 = outcome.days.iter().map(|day| day.calls).sum();
+                println!(
+                    "{bug:?}, seed {seed}: not caught; {} looks, {calls} calls, {:?}",
+                    outcome.looks, outcome.faults
+                );
+            }
             outcome.violations.first().map(|broken| (broken.check, seed))
         });
         plant(None);
