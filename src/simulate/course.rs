@@ -453,11 +453,9 @@ impl Course {
                 account.refuse(since);
                 world.trace.tell(now, Some(number), || "the customer has taken the app's rights away".to_owned());
             }
-            Kind::Stuck => {
-                if world.accounts[number].standing == Standing::Well && world.accounts[number].source == 0 {
-                    (world.accounts[number].standing, world.accounts[number].standing_since) = (Standing::Stuck, now);
-                    world.trace.tell(now, Some(number), || "its expiry moves no more".to_owned());
-                }
+            Kind::Stuck if world.accounts[number].source == 0 && world.accounts[number].standing == Standing::Well => {
+                (world.accounts[number].standing, world.accounts[number].standing_since) = (Standing::Stuck, now);
+                world.trace.tell(now, Some(number), || "its expiry moves no more".to_owned());
             }
             Kind::PoisonRow => {
                 let until = now + SignedDuration::from_hours(self.chance.between(24, 24 * 9) as i64);

@@ -71,9 +71,8 @@ pub(super) fn with_apps(sources: Vec<(Source, Class, Option<SignedDuration>)>) -
 /// A table for each class of provider.
 pub(super) fn sources() -> Vec<(Source, Class, Option<SignedDuration>)> {
     let oauth2 = |name: &str, class| {
-        let mut source = Source::default();
-        source.table = TableName { schema: None, name: format!("{name}_connections") };
-        source.provider = name.to_owned();
+        let table = TableName { schema: None, name: format!("{name}_connections") };
+        let mut source = Source { table, provider: name.to_owned(), ..Source::default() };
         source.columns.refresh_token = Some("refresh_token".to_owned());
         (source, class, None)
     };
@@ -128,7 +127,7 @@ fn invent_one(number: usize, only: Option<Class>, chance: &mut Chance, now: Time
         username: Some(format!("customer{user_id}")),
         flag: false,
     };
-    Linked { row: row(&account, &user_id, now), account, user: (number % 2 == 0).then_some(user) }
+    Linked { row: row(&account, &user_id, now), account, user: number.is_multiple_of(2).then_some(user) }
 }
 
 /// The row that the app keeps of an account's latest generation.

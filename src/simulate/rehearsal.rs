@@ -108,7 +108,7 @@ impl Rehearsal {
         let (_, class, usual_life) = &self.sources[source];
         let told = row.refreshed_at.zip(row.expires_at).map(|(from, to)| to.duration_since(from));
         let life = if row.grant == Grant::Oauth2 {
-            told.filter(|life| life.is_positive()).or(*usual_life).unwrap_or(LIFE)
+            told.filter(SignedDuration::is_positive).or(*usual_life).unwrap_or(LIFE)
         } else {
             LIFE
         };

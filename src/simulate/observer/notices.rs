@@ -192,13 +192,8 @@ impl World {
                 let text = format!("nothing is the matter with customer {user}, and the flag is up");
                 self.broke("flag_not_or_of_connections", number, now, text);
             }
-            (false, None) => {
-                if self.observer.raised_by_app.remove(user) {
-                    let text = format!("the app had raised the flag of customer {user}, and Perene took it down");
-                    // Perene may lower it when one of its own incidents closes; it cannot tell the two apart.
-                    self.trace.tell(now, None, || text);
-                }
-            }
+            // Perene may lower a flag when one of its own incidents closes; it cannot tell the app's own reason apart.
+            (false, None) => drop(self.observer.raised_by_app.remove(user)),
             _ => {}
         }
     }
