@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::answer::plausible;
 use crate::connection::Connection;
 use crate::grant::Grant;
+use crate::planted::{self, Bug};
 use crate::secret::Secret;
 use crate::settings::Settings;
 
@@ -61,7 +62,7 @@ pub fn unsendable(connection: &Connection) -> Option<&'static str> {
 /// saw it change, less than 24 hours ago, or the expiry lies more than 59 days ahead. A row seen for the
 /// first time is sent: an app's own `updated_at` says nothing about the age of a token.
 pub fn too_young_until(connection: &Connection, now: Timestamp) -> Option<Timestamp> {
-    if !connection.grant.refuses_young_tokens() {
+    if !connection.grant.refuses_young_tokens() || planted::has(Bug::YoungSent) {
         return None;
     }
     let made_at = [

@@ -24,6 +24,7 @@ pub mod due;
 pub mod exchange;
 pub mod grant;
 pub mod outcome;
+pub mod planted;
 pub mod redact;
 pub mod replay;
 pub mod schedule;

@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backoff::later;
+use crate::planted::{self, Bug};
 
 /// The schedule of runs. An hour that a change of the clocks skips is made up for at the first instant after
 /// it; an hour that comes twice starts one run.
@@ -45,7 +46,9 @@ impl Schedule {
 
     /// The first start after `now`; `None` if there is none to be found.
     pub fn next_after(&self, now: Timestamp) -> Option<Timestamp> {
-        let from = now.to_zoned(self.zone.clone());
+        let zone = if planted::has(Bug::ZoneIgnored) { TimeZone::UTC } else { self.zone.clone() };
+        let now = if planted::has(Bug::RunLeftOut) { later(now, SignedDuration::from_hours(30)) } else { now };
+        let from = now.to_zoned(zone);
         let next = self.cron.find_next_occurrence(&from, false).ok()?.timestamp();
         // A bound against a library that would answer with the past: the service would never sleep.
         (next > now).then_some(next)

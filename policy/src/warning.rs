@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::connection::Incident;
 use crate::due::within;
 use crate::outcome::Outcome;
+use crate::planted::{self, Bug};
 use crate::settings::Settings;
 
 /// A customer whose login alone can renew the token is told these many days ahead, once each.
@@ -23,7 +24,7 @@ pub fn is_due(
     incident.warned_at.is_none()
         && (outcome == Outcome::NeedsReconnect
             || attempts >= settings.warn_after_failures
-            || expires_at.is_some_and(|at| within(at, now, settings.warn_before)))
+            || expires_at.is_some_and(|at| within(at, now, settings.warn_before) && !planted::has(Bug::WarnedTooLate)))
 }
 
 /// The step that must be told now to a customer whose token ends at `ends_at`: the nearest one that has

@@ -237,6 +237,12 @@ pub struct Simulate {
     /// What goes wrong: none, all, or NAME[:DURATION][@dayN],.. (`help` lists the names)
     #[arg(long, value_name = "LIST", default_value = "none")]
     pub faults: String,
+    /// Take the connections of the configured database, as they are now: nothing is called, nothing is written
+    #[arg(long)]
+    pub from_database: bool,
+    /// Draw a calendar of what would happen into this file, in SVG
+    #[arg(long, value_name = "FILE")]
+    pub calendar: Option<PathBuf>,
     /// Write everything that happens into this file, a line each
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -298,6 +304,8 @@ mod tests {
             "perene migrate --grant-to perene",
             "perene status --id 9f1c",
             "perene explain --status 400 --header A:b --header C:d --endpoint debug_token --format json",
+            "perene simulate --connections 50 --days 90 --seed 3 --faults meta-outage:12h@day30,pause --trace t.txt",
+            "perene simulate --from-database --days 120 --calendar c.svg --format json",
             "perene sandbox --listen 127.0.0.1:0 --seed 7 --latency 50ms --shares dead=2",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).unwrap_err());

@@ -11,6 +11,7 @@ mod migrate;
 mod out;
 mod progress;
 mod refresh;
+mod rehearse;
 mod run;
 mod sandbox;
 mod signal;

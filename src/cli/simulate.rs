@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::args::{Format, Global, Simulate};
 use super::exit::Exit;
 use super::failure::Failure;
-use super::{log_without_configuration, out, table};
+use super::{log_without_configuration, out, rehearse, table};
 use crate::config::Level;
 use crate::simulate::{self, FAULTS, FaultList, Outcome, Request};
 
@@ -18,21 +18,20 @@ pub(super) async fn simulate(args: &Simulate, global: &Global) -> Result<Exit, F
         out::say(&list_of_faults());
         return Ok(Exit::Done);
     }
-    log_without_configuration(global, Level::Off);
     let faults = FaultList::parse(&args.faults).map_err(|error| Failure::wrong_use(format!("`--faults`: {error}")))?;
+    if args.from_database {
+        return rehearse::rehearse(args, global, &faults).await;
+    }
+    log_without_configuration(global, Level::Off);
     let request = Request {
         connections: usize::try_from(args.connections).unwrap_or(usize::MAX),
         days: args.days,
         seed: args.seed,
         faults,
+        only: None,
         stop_at_first: false,
     };
-    let trace = match &args.trace {
-        Some(file) => Some(Box::new(BufWriter::new(File::create(file).map_err(|error| {
-            Failure::could_not_work(format!("the trace cannot be written to `{}`: {error}", file.display()))
-        })?)) as Box<dyn Write + Send>),
-        None => None,
-    };
+    let trace = trace_file(args)?;
     let bar = bar(args.days);
     let begun = super::assemble::clock();
     let outcome = simulate::simulate(&request, trace, &mut |day| bar.set_position(u64::from(day)));
@@ -42,6 +41,11 @@ pub(super) async fn simulate(args: &Simulate, global: &Global) -> Result<Exit, F
     eprintln!("simulated {years:.2} years of {} connections in {seconds:.1} s", args.connections);
     if let Some(error) = &outcome.trace_error {
         return Err(Failure::could_not_work(format!("the trace could not be written: {error}")));
+    }
+    if let Some(file) = &args.calendar {
+        std::fs::write(file, simulate::calendar::draw(&outcome, &jiff::tz::TimeZone::UTC)).map_err(|error| {
+            Failure::could_not_work(format!("the calendar cannot be written to `{}`: {error}", file.display()))
+        })?;
     }
     let again = command(&request);
     out::say(&match args.report.format {
@@ -71,7 +75,17 @@ fn command(request: &Request) -> String {
     )
 }
 
-fn bar(days: u32) -> ProgressBar {
+/// The file for the trace, if one was asked for.
+pub(super) fn trace_file(args: &Simulate) -> Result<Option<Box<dyn Write + Send>>, Failure> {
+    let Some(file) = &args.trace else { return Ok(None) };
+    let made = File::create(file).map_err(|error| {
+        Failure::could_not_work(format!("the trace cannot be written to `{}`: {error}", file.display()))
+    })?;
+    Ok(Some(Box::new(BufWriter::new(made))))
+}
+
+/// A bar of days, on a terminal.
+pub(super) fn bar(days: u32) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

@@ -18,6 +18,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind, Verdict};
 use perene_policy::app::{Alarm, Permission, Sighting};
+use perene_policy::planted::{self, Bug};
 use perene_policy::{
     Call, Class, Conclusion, Connection, Context, Counted, Decision, Exchange, Grant, Outcome, Scope, Step, Terms,
     decide,
@@ -35,6 +36,11 @@ use crate::store::{Claim, Claimed, Commit, Committed, Cursor, Guard, Lease, Stor
 /// A lease outlives the longest call (30 s) by a wide margin, and a killed replica's leases are taken over
 /// within a minute.
 pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(50);
+
+/// The deadline of leases that are taken or prolonged now.
+pub(super) fn lease_until(now: Timestamp) -> Timestamp {
+    later(now, if planted::has(Bug::LeaseTooShort) { LEASE / 10 } else { LEASE })
+}
 
 /// Leases are prolonged when this has passed since the last time.
 const BEAT: Duration = Duration::from_secs(5);
@@ -417,10 +423,14 @@ impl<'a> Driver<'a> {
         {
             self.next_start.insert(grant, later(now, spacing));
         }
+        if planted::has(Bug::PassStopsAtBadRow) && perene_policy::due::unsendable(&connection).is_some() {
+            self.is_exhausted = true;
+            self.give_back_fresh();
+        }
         match (step, exchange) {
             (Step::Call(call), Some(exchange)) => {
                 let in_flight = InFlight { page, connection, exchange, call, verdict: None };
-                if terms.class == Class::Strict {
+                if terms.class == Class::Strict && !planted::has(Bug::NoIntent) {
                     self.calling += 1;
                     self.intending.push(in_flight);
                 } else {
@@ -752,7 +762,10 @@ impl<'a> Driver<'a> {
 
     fn commit_next(&mut self) {
         let rest = self.decided.split_off(self.decided.len().min(BATCH));
-        let batch = std::mem::replace(&mut self.decided, rest);
+        let mut batch = std::mem::replace(&mut self.decided, rest);
+        if planted::has(Bug::CommitForgotten) && batch.len() > 1 {
+            batch.pop();
+        }
         let engine = self.engine;
         let ids = batch.iter().map(|commit| &commit.connection.id);
         let kept: BTreeMap<String, EntryId> =
@@ -861,7 +874,7 @@ impl<'a> Driver<'a> {
                 holder: &engine.holder,
                 fence,
                 now,
-                until: later(now, LEASE),
+                until: lease_until(now),
                 after: cursor.as_ref(),
                 limit: room,
                 overdue: engine.overdue(order.source),
@@ -889,7 +902,11 @@ impl<'a> Driver<'a> {
         self.page_count += 1;
         let mut page = Page { began: now, outstanding: 0, concluded: Vec::new() };
         let mut not_due = Vec::new();
-        for connection in claimed.connections {
+        let mut connections = claimed.connections;
+        if planted::has(Bug::RowSkipped) && connections.len() > 1 {
+            connections.pop();
+        }
+        for connection in connections {
             // A retry is of the generation that is remembered: a newer one is not due because an older was.
             let is_another =
                 matches!(self.order.which, Which::Retry { .. }) && connection.memory_of_this_generation().is_none();
@@ -994,7 +1011,7 @@ impl<'a> Driver<'a> {
         self.outage.set_beat(Some(self.last_beat));
         let engine = self.engine;
         self.works.push(Box::pin(async move {
-            let until = later(engine.parts.clock.now(), LEASE);
+            let until = lease_until(engine.parts.clock.now());
             Work::Beaten(engine.parts.store.extend(&engine.holder, until).await)
         }));
     }
@@ -1023,7 +1040,7 @@ impl<'a> Driver<'a> {
             holder: &engine.holder,
             fence: self.fence,
             now,
-            until: later(now, LEASE),
+            until: lease_until(now),
             after: None,
             limit: ids.len(),
             overdue: SignedDuration::ZERO,

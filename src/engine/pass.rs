@@ -5,6 +5,8 @@ use perene_policy::app::Permission;
 use perene_policy::{Counted, Grant, Outcome};
 use uuid::Uuid;
 
+use perene_policy::planted::{self, Bug};
+
 use super::driver::{Closed, Driver, LEASE, Order, later};
 use super::report::Report;
 use super::{Engine, Stop};
@@ -163,7 +165,13 @@ impl Engine {
 
     /// What is due of one source by its date, or for want of one.
     pub(super) fn due_of(&self, source: usize) -> [Which<'static>; 2] {
-        [Which::Due { window: self.settings(source).window }, Which::Undated]
+        let day = jiff::SignedDuration::from_hours(24);
+        let window = match self.settings(source).window {
+            window if planted::has(Bug::WindowTooNarrow) => window - day,
+            window if planted::has(Bug::WindowTooWide) => window + day,
+            window => window,
+        };
+        [Which::Due { window }, Which::Undated]
     }
 
     /// What is to be tried again.

@@ -37,6 +37,8 @@ pub(super) struct Course {
     pub(super) end: Timestamp,
     pub(super) peace_at: Timestamp,
     database_clock: Arc<DatabaseClock>,
+    /// By how much each replica's machine has the wrong time.
+    wrong_by: Vec<SignedDuration>,
 }
 
 /// The database's clock: the true one, or ahead of it.
@@ -101,6 +103,7 @@ impl Course {
             end,
             peace_at,
             database_clock,
+            wrong_by: Vec::new(),
         };
         course.prepare(faults, begin);
         course
@@ -111,6 +114,7 @@ impl Course {
         // The places of those that serve for a while only are there from the start.
         for number in 0..count + 2 {
             self.replicas.push(Replica::new(number));
+            self.wrong_by.push(SignedDuration::ZERO);
             let mut world = lock(&self.world);
             world.replicas.push(ReplicaState::default());
             world.journals.push(self.replicas[number].journal.clone());
@@ -119,7 +123,7 @@ impl Course {
             }
         }
         let mut world = lock(&self.world);
-        let first = world.fleet.schedule.next_after(begin).unwrap_or(self.end);
+        let first = world.run_due_after(begin).unwrap_or(self.end);
         world.at(first + SignedDuration::from_mins(20), Event::RunWasDue(first));
         if self.peace_at < self.end {
             world.at(self.peace_at, Event::Peace);
@@ -310,12 +314,7 @@ impl Course {
         if self.replicas[number].is_up() || lock(&self.world).weather.is_on(Kind::HostOff) {
             return;
         }
-        let wrong_by = if lock(&self.world).weather.strikes(Kind::ReplicaClock, number) {
-            SignedDuration::from_hours(self.chance.between(0, 20 * 365 * 24) as i64 - 10 * 365 * 24)
-        } else {
-            SignedDuration::ZERO
-        };
-        self.replicas[number].start(&self.world, &self.clock, wrong_by);
+        self.replicas[number].start(&self.world, &self.clock, self.wrong_by[number]);
         let mut world = lock(&self.world);
         world.replicas[number].is_up = true;
         world.trace.tell(now, None, || format!("r{number} starts"));
@@ -417,6 +416,14 @@ impl Course {
                 world.disturb(now);
                 self.replicas[replica].stop();
             }
+            Kind::ReplicaClock => {
+                // Hours or years; it is seen when the process starts.
+                let hours = if self.chance.permille(500) { 48 } else { 20 * 365 * 24 };
+                let wrong = self.chance.between(0, hours) as i64 - hours as i64 / 2;
+                self.wrong_by[replica] = SignedDuration::from_hours(wrong);
+                world.disturb(now);
+                self.replicas[replica].stop();
+            }
             Kind::Pause => {
                 let until = now + SignedDuration::from_secs(self.chance.between(5, 1200) as i64);
                 if world.replicas[replica].paused_until.is_none() {
@@ -439,17 +446,21 @@ impl Course {
             Kind::DatabaseClock => {
                 let mut ahead = self.database_clock.ahead.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 *ahead += SignedDuration::from_secs(self.chance.between(1, 60) as i64);
+                world.database_ahead = *ahead;
             }
             Kind::Revoked => {
                 let (since, account) = (now, &mut world.accounts[number]);
                 account.refuse(since);
                 world.trace.tell(now, Some(number), || "the customer has taken the app's rights away".to_owned());
             }
-            Kind::Stuck => {
-                if world.accounts[number].standing == Standing::Well && world.accounts[number].source == 0 {
-                    (world.accounts[number].standing, world.accounts[number].standing_since) = (Standing::Stuck, now);
-                    world.trace.tell(now, Some(number), || "its expiry moves no more".to_owned());
-                }
+            Kind::Stuck if world.accounts[number].source == 0 && world.accounts[number].standing == Standing::Well => {
+                (world.accounts[number].standing, world.accounts[number].standing_since) = (Standing::Stuck, now);
+                world.trace.tell(now, Some(number), || "its expiry moves no more".to_owned());
+            }
+            Kind::PoisonRow => {
+                let until = now + SignedDuration::from_hours(self.chance.between(24, 24 * 9) as i64);
+                world.accounts[number].breaks_until = Some(until);
+                world.trace.tell(now, Some(number), || "its answers are 500 from now on".to_owned());
             }
             Kind::Reconnect => world.log_in(number, now),
             Kind::Delete => world.delete(number, now),
@@ -466,6 +477,7 @@ impl Course {
                 let odd = ["two words", "with\0nul", "\u{1f511} \n"][self.chance.below(3) as usize];
                 world.change(number, now, "the app has stored what is no token", |row| {
                     row.token = Some(perene_policy::Secret::new(odd));
+                    row.expires_at = Some(now + SignedDuration::from_hours(72));
                 });
                 let back = now + SignedDuration::from_hours(self.chance.between(24, 240) as i64);
                 world.at(back, Event::LogIn(number));
@@ -578,10 +590,11 @@ impl World {
         let _ = self.store.take_changes();
         for number in 0..self.accounts.len() {
             let was_of_app = self.observer.seen[number].is_of_app;
+            let before = self.observer.seen[number].generation;
             self.look_at_row(number, now);
             self.observer.seen[number].is_of_app = was_of_app;
             self.observer.seen[number].version_of_run = u64::MAX;
-            self.forgive_lost(number, now);
+            self.expect_back(number, before, now);
         }
         self.recall_messages();
         self.disturb(now);

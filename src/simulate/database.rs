@@ -81,7 +81,9 @@ impl World {
         if self.weather.count == 0 {
             return Fate::Well;
         }
-        if call == "commit" && self.dies_at(replica, Kind::KillBeforeCommit, "before a commit") {
+        // At the commit of an answer that has come, and not of an intent.
+        let has_answer = !self.observer.unsettled.is_empty();
+        if call == "commit" && has_answer && self.dies_at(replica, Kind::KillBeforeCommit, "before a commit") {
             return Fate::Dies;
         }
         if self.dies_at(replica, Kind::KillAnywhere, call) {
@@ -90,21 +92,33 @@ impl World {
         let unreachable = |text: &str| Fate::Fails(StoreError::Unreachable(text.to_owned()));
         let refused = |text: String, may_pass| Fate::Fails(StoreError::Refused { text, may_pass });
         if self.weather.strikes(Kind::DatabaseDown, replica) || self.weather.strikes(Kind::DatabaseCut, replica) {
+            self.disturbed_by(call);
             return unreachable("the database cannot be reached: connection refused");
         }
         if self.strikes_one(Kind::StatementLost, replica, 30) {
+            self.disturbed_by(call);
             return unreachable("the connection was lost before the statement was sent");
         }
         if is_write && self.weather.strikes(Kind::ReadOnly, replica) {
+            self.disturbed_by(call);
             return refused(format!("`{call}` was refused: the database is read-only"), true);
         }
         if is_write && self.weather.strikes(Kind::Rights, replica) {
+            self.disturbed_by(call);
             return refused(format!("`{call}` was refused: permission denied"), false);
         }
         if is_write && self.strikes_one(Kind::Deadlock, replica, 100) {
+            self.disturbed_by(call);
             return refused(format!("`{call}` was refused: deadlock detected"), true);
         }
         Fate::Well
+    }
+
+    /// A message whose delivery could not be noted is sent again, under the same id.
+    fn disturbed_by(&mut self, call: &'static str) {
+        if call == "settle_outbox" {
+            self.is_disturbed = true;
+        }
     }
 
     fn after_statement(&mut self, replica: usize, call: &'static str) -> Fate {
@@ -118,6 +132,7 @@ impl World {
             return Fate::Dies;
         }
         if self.strikes_one(Kind::AnswerOfCommitLost, replica, 30) {
+            self.disturbed_by(call);
             let text = "the connection was lost before the statement was answered".to_owned();
             return Fate::Fails(StoreError::Unreachable(text));
         }

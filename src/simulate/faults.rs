@@ -105,6 +105,7 @@ faults! {
     Flapping Provider "flapping" 720 2 "a provider is down every other ten minutes";
     Revoked Provider "revoked" 0 60 "a customer takes the app's rights away";
     Stuck Provider "not-extended" 0 20 "a token is answered with success, and its expiry does not move";
+    PoisonRow Provider "poison-row" 0 12 "a provider answers 500 for one connection, for days";
     Reconnect App "reconnect" 0 60 "a customer logs in anew";
     ReconnectInCall App "reconnect-in-call" 1440 8 "customers log in anew while their token is being refreshed";
     DeleteInCall App "delete-in-call" 720 3 "the app deletes rows while their token is being refreshed";

@@ -27,8 +27,8 @@ pub(super) struct Fleet {
     pub(super) settings: Settings,
     pub(super) schedule: Schedule,
     pub(super) zone: TimeZone,
-    /// The hour and minute of the runs, on the wall clock of the zone.
-    pub(super) run_at: (i8, i8),
+    /// The hour and minute of the runs, on the wall clock of the zone; `None`: as somebody has configured it.
+    pub(super) run_at: Option<(i8, i8)>,
     pub(super) concurrency: usize,
     /// How many apps there are.
     pub(super) app_count: usize,
@@ -71,9 +71,8 @@ pub(super) fn with_apps(sources: Vec<(Source, Class, Option<SignedDuration>)>) -
 /// A table for each class of provider.
 pub(super) fn sources() -> Vec<(Source, Class, Option<SignedDuration>)> {
     let oauth2 = |name: &str, class| {
-        let mut source = Source::default();
-        source.table = TableName { schema: None, name: format!("{name}_connections") };
-        source.provider = name.to_owned();
+        let table = TableName { schema: None, name: format!("{name}_connections") };
+        let mut source = Source { table, provider: name.to_owned(), ..Source::default() };
         source.columns.refresh_token = Some("refresh_token".to_owned());
         (source, class, None)
     };
@@ -86,24 +85,28 @@ pub(super) fn sources() -> Vec<(Source, Class, Option<SignedDuration>)> {
 }
 
 /// So many connections: seven of ten at Meta, one at a provider of each other class; two of them a customer.
-pub(super) fn invent(count: usize, chance: &mut Chance, now: Timestamp) -> Vec<Linked> {
-    (0..count).map(|number| invent_one(number, chance, now)).collect()
+pub(super) fn invent(count: usize, only: Option<Class>, chance: &mut Chance, now: Timestamp) -> Vec<Linked> {
+    (0..count).map(|number| invent_one(number, only, chance, now)).collect()
 }
 
-fn invent_one(number: usize, chance: &mut Chance, now: Timestamp) -> Linked {
-    let (source, class, life_days) = match number % 10 {
-        7 => (1, Class::Extend, 60),
-        8 => (2, Class::Grace, 45),
-        9 => (3, Class::Strict, 30),
-        _ => (0, Class::Extend, 60),
+fn invent_one(number: usize, only: Option<Class>, chance: &mut Chance, now: Timestamp) -> Linked {
+    let (source, class, life_days) = match (number % 10, only) {
+        (_, Some(Class::Extend)) => (0, Class::Extend, 60),
+        (8, None) | (_, Some(Class::Grace)) => (2, Class::Grace, 45),
+        (9, None) | (_, Some(Class::Strict)) => (3, Class::Strict, 30),
+        (7, None) => (1, Class::Extend, 60),
+        (_, None) => (0, Class::Extend, 60),
     };
     let grant = if source == 0 { Grant::META[number % 3] } else { Grant::Oauth2 };
     let life = DAY * life_days;
-    let left = SignedDuration::from_secs(chance.between(36 * 3600, life.as_secs().unsigned_abs()) as i64);
+    // Some have hardly any life left: nobody has refreshed them before Perene came.
+    let most = if chance.permille(60) { 70 * 3600 } else { life.as_secs().unsigned_abs() };
+    let left = SignedDuration::from_secs(chance.between(36 * 3600, most) as i64);
     let expires_at = now + left;
     let issued_at = expires_at - life;
     let account = Account {
         number,
+        row: number.to_string(),
         source,
         grant,
         class,
@@ -115,6 +118,7 @@ fn invent_one(number: usize, chance: &mut Chance, now: Timestamp) -> Linked {
         login_at: issued_at,
         life,
         generations: vec![Generation { expires_at, issued_at, is_of_login: true, sent: 0, was_received: true }],
+        breaks_until: None,
     };
     let user_id = (number / 2).to_string();
     let user = UserRow {
@@ -123,7 +127,7 @@ fn invent_one(number: usize, chance: &mut Chance, now: Timestamp) -> Linked {
         username: Some(format!("customer{user_id}")),
         flag: false,
     };
-    Linked { row: row(&account, &user_id, now), account, user: (number % 2 == 0).then_some(user) }
+    Linked { row: row(&account, &user_id, now), account, user: number.is_multiple_of(2).then_some(user) }
 }
 
 /// The row that the app keeps of an account's latest generation.

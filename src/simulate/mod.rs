@@ -5,6 +5,7 @@
 //! [`observer`] that sees only the database, the providers' logs and the inboxes checks the promises after every step.
 
 mod agenda;
+pub mod calendar;
 mod chance;
 mod course;
 mod database;
@@ -13,8 +14,11 @@ mod fleet;
 mod inbox;
 mod observer;
 mod provider;
+mod rehearsal;
 mod replica;
 mod reply;
+#[cfg(test)]
+mod tests;
 pub(crate) mod time;
 mod trace;
 mod truth;
@@ -25,10 +29,10 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
-use jiff::{SignedDuration, Timestamp};
-use perene_policy::Settings;
 use perene_policy::schedule::Schedule;
+use perene_policy::{Class, Settings};
 
 use chance::Chance;
 use course::{Course, Plan};
@@ -36,6 +40,7 @@ use faults::Kind;
 pub use faults::{FAULTS, Fault, FaultList};
 use fleet::Fleet;
 pub use observer::{Day, Violation};
+pub use rehearsal::{Endurance, Rehearsal};
 use trace::Trace;
 
 /// What is to be simulated.
@@ -49,6 +54,8 @@ pub struct Request {
     pub seed: u64,
     /// What goes wrong.
     pub faults: FaultList,
+    /// Only connections at providers of this class; `None`: of all.
+    pub only: Option<Class>,
     /// The end is the first promise that is broken.
     pub stop_at_first: bool,
 }
@@ -104,7 +111,7 @@ pub fn story(request: &Request, connection: usize) -> Vec<String> {
 fn carry_out(request: &Request, trace: Trace, progress: &mut dyn FnMut(u32)) -> Outcome {
     let mut chance = Chance::new(request.seed).part(4);
     let (begin, fleet) = invent(request, &mut chance);
-    let linked = fleet::invent(request.connections, &mut chance, begin);
+    let linked = fleet::invent(request.connections, request.only, &mut chance, begin);
     let mut course = Course::new(Plan {
         seed: request.seed,
         days: request.days,
@@ -159,7 +166,14 @@ fn invent(request: &Request, chance: &mut Chance) -> (Timestamp, Fleet) {
     let cron = format!("{} {} * * *", run_at.1, run_at.0);
     let schedule = Schedule::parse(&cron, zone.clone(), begin).expect("a schedule");
     let (sources, app_count) = fleet::with_apps(fleet::sources());
-    let fleet = Fleet { sources, settings: Settings::default(), schedule, zone, run_at, concurrency: 64, app_count };
-    let _ = SignedDuration::ZERO;
+    let fleet = Fleet {
+        sources,
+        settings: Settings::default(),
+        schedule,
+        zone,
+        run_at: Some(run_at),
+        concurrency: 64,
+        app_count,
+    };
     (begin, fleet)
 }

@@ -81,7 +81,6 @@ impl Provider for Script {
             world.travel(&asked)
         };
         self.clock.sleep(there).await;
-        self.dies(Kind::KillInCall, "in a call").await;
         let reply = {
             let mut world = lock(&self.world);
             world.meanwhile(&asked, self.clock.now());
@@ -89,6 +88,7 @@ impl Provider for Script {
             world.saw_processed(&asked, &reply, self.clock.now());
             reply
         };
+        self.dies(Kind::KillInCall, "in a call").await;
         let back = if reply.result.is_err() && reply.may_have_spent {
             Duration::from_millis(DEADLINE_MS).saturating_sub(there)
         } else {

@@ -11,6 +11,9 @@ use super::world::World;
 /// How long the old refresh token of a provider of class grace still works.
 const GRACE: SignedDuration = SignedDuration::from_mins(10);
 
+/// What a broken client of a provider's own makes of a token that is not there.
+const UNDEFINED: &str = r#"{"access_token":"undefined","token_type":"bearer","expires_in":5184000}"#;
+
 /// One request, as the provider gets it.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
@@ -186,7 +189,9 @@ impl World {
     fn trouble_of_answer(&mut self, asked: &Asked, now: Timestamp) -> Reply {
         let app = asked.app;
         let is_meta = asked.grant != Grant::Oauth2;
-        if self.strikes_one(Kind::ServerErrors, app, 100) {
+        if self.accounts[asked.account].breaks_until.is_some_and(|until| now < until)
+            || self.strikes_one(Kind::ServerErrors, app, 100)
+        {
             return Reply::new(500, r#"{"error":{"message":"An unknown error occurred","code":1}}"#, Meaning::Trouble);
         }
         if self.strikes_one(Kind::LostAnswers, app, 100) {
@@ -211,7 +216,16 @@ impl World {
             return Reply::new(200, r#"{"token_type":"bearer","expires_in":5184000}"#, Meaning::Trouble);
         }
         if self.strikes_one(Kind::Malformed, app, 333) {
-            let bodies = ["", "{\"access_token\":\"EAA", "[]", "null", "\u{feff}not json", "{\"access_token\":null}"];
+            let bodies = [
+                UNDEFINED,
+                UNDEFINED,
+                "",
+                "{\"access_token\":\"EAA",
+                "[]",
+                "null",
+                "\u{feff}not json",
+                "{\"access_token\":null}",
+            ];
             let body = bodies[self.chance.below(bodies.len() as u64) as usize];
             return self.honest(asked, now).told_as(200, body, false);
         }
@@ -290,6 +304,8 @@ impl World {
             Class::Grace if asked.generation != latest => {
                 let is_recent = now.duration_since(account.generations[latest].issued_at) < GRACE;
                 if asked.generation + 1 != latest || !is_recent {
+                    // The newer one was lost on its way, and not asked for again in time.
+                    account.refuse(now);
                     return refusal(asked);
                 }
                 let left = account.generations[latest].expires_at.duration_since(now).as_secs().to_string();

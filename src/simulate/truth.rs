@@ -37,6 +37,8 @@ pub(super) struct Generation {
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     pub(super) number: usize,
+    /// The key of the app's row.
+    pub(super) row: String,
     pub(super) source: usize,
     pub(super) grant: Grant,
     pub(super) class: Class,
@@ -51,11 +53,13 @@ pub(super) struct Account {
     pub(super) login_at: Timestamp,
     pub(super) life: SignedDuration,
     pub(super) generations: Vec<Generation>,
+    /// Until when every answer about it is 500.
+    pub(super) breaks_until: Option<Timestamp>,
 }
 
 impl Account {
     pub(super) fn id(&self) -> String {
-        self.number.to_string()
+        self.row.clone()
     }
 
     pub(super) fn latest(&self) -> usize {
@@ -81,6 +85,7 @@ impl Account {
     /// The customer logs in anew: all is well, and the app gets a generation that has nothing to do with those before.
     pub(super) fn log_in(&mut self, now: Timestamp) -> usize {
         (self.standing, self.standing_since, self.login_at) = (Standing::Well, now, now);
+        self.breaks_until = None;
         self.issue(now, true)
     }
 
@@ -94,6 +99,16 @@ impl Account {
             was_received: is_of_login,
         });
         self.latest()
+    }
+
+    /// Whether the provider would renew its token.
+    pub(super) fn is_well(&self, now: Timestamp) -> bool {
+        self.standing == Standing::Well && self.breaks_until.is_none_or(|until| until <= now)
+    }
+
+    /// Since when it is treated as it is.
+    pub(super) fn well_since(&self) -> Timestamp {
+        self.breaks_until.map_or(self.standing_since, |until| until.max(self.standing_since))
     }
 
     pub(super) fn refuse(&mut self, now: Timestamp) {

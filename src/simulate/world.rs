@@ -92,6 +92,10 @@ pub(super) struct World {
     pub(super) trace: Trace,
     /// A standby is about to take over: what is written now will be lost, so the app's deeds wait.
     pub(super) is_failing_over: bool,
+    /// A message could not be settled in this step.
+    pub(super) is_disturbed: bool,
+    /// By how much the database's clock is ahead of the providers'.
+    pub(super) database_ahead: SignedDuration,
     /// What the provider did has ended with peace; customers still come back.
     pub(super) is_peace: bool,
     /// Only rehearses: customers do not come back by themselves.
@@ -120,6 +124,8 @@ impl World {
             agenda: Agenda::new(now),
             trace,
             is_failing_over: false,
+            is_disturbed: false,
+            database_ahead: SignedDuration::ZERO,
             is_peace: false,
             customers_return: true,
         }

@@ -11,6 +11,9 @@ const NOTHING: [&str; 5] = ["null", "undefined", "none", "nil", "nan"];
 /// # Errors
 /// A fixed word in snake case that says why it cannot.
 pub fn plausible(token: &str) -> Result<(), &'static str> {
+    if crate::planted::has(crate::planted::Bug::ImplausibleStored) {
+        return Ok(());
+    }
     if token.is_empty() {
         return Err("token_empty");
     }

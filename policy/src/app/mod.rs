@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::answer::Usage;
 use crate::backoff::{later, limit_wait};
 use crate::outcome::{Outcome, Scope};
+use crate::planted::{self, Bug};
 use crate::secret::Fingerprint;
 
 pub use hold::{Hold, HoldKind};
@@ -187,6 +188,9 @@ impl App {
                 self.keep_hold(HoldKind::Misconfigured, sighting.outcome, sighting.reason, now);
             }
             (Outcome::Transient, _) => {
+                if planted::has(Bug::NoCircuit) {
+                    return;
+                }
                 if self.tally.failed_in_a_row() >= CIRCUIT_CONNECTIONS || self.is_held_by(HoldKind::Circuit) {
                     self.keep_hold(HoldKind::Circuit, Outcome::Transient, sighting.reason, now);
                 }
@@ -267,6 +271,9 @@ impl App {
             }
         }
         // Any verdict about a token shows that the provider is back and knows the app.
+        if planted::has(Bug::CircuitNeverCloses) {
+            return;
+        }
         if outcome != Outcome::TooYoung && self.hold.as_ref().is_some_and(|hold| hold.kind.stops_calls()) {
             self.hold = None;
             self.has_backlog = true;

@@ -7,6 +7,7 @@ use crate::connection::{Connection, Incident, Memory, State};
 use crate::due::{self, within};
 use crate::exchange::Conclusion;
 use crate::outcome::{Counted, Outcome};
+use crate::planted::{self, Bug};
 use crate::redact;
 use crate::secret::Secret;
 use crate::settings::Settings;
@@ -216,8 +217,11 @@ pub fn decide(connection: &Connection, conclusion: &Conclusion, context: &Contex
     let is_far = connection.expires_at.is_some_and(|at| !within(at, context.now, due::LOOK_AHEAD));
     match conclusion.outcome {
         // It was only asked after, its token is good for long, and nothing was learnt: asked again tomorrow.
-        Outcome::Transient | Outcome::Unrecognised
-            if !conclusion.was_sent && conclusion.message.is_some() && is_far =>
+        Outcome::Transient | Outcome::Unrecognised | Outcome::RateLimited
+            if !conclusion.was_sent
+                && conclusion.scope != Some(crate::outcome::Scope::App)
+                && due::unsendable(connection).is_none()
+                && is_far =>
         {
             asked_in_vain(connection, context)
         }
@@ -372,10 +376,10 @@ fn refreshed(connection: &Connection, conclusion: &Conclusion, context: &Context
         counted: Some(Counted::Refreshed),
         write: Some(RowWrite {
             token: conclusion.token.clone(),
-            refresh_token: conclusion.refresh_token.clone(),
+            refresh_token: conclusion.refresh_token.clone().filter(|_| !planted::has(Bug::RefreshTokenDropped)),
             expires_at: conclusion.expires_at,
             refreshed_at: Some(context.now),
-            attempts: Attempts::Zero,
+            attempts: if planted::has(Bug::AttemptsNotCleared) { Attempts::Keep } else { Attempts::Zero },
             error: ErrorText::Clear,
         }),
         memory: worth_remembering(memory),
@@ -394,17 +398,21 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
     // A token that came without a date is stored all the same, and the memory speaks of it from then on.
     let generation = conclusion.token.as_ref().unwrap_or(&connection.token).fingerprint();
     let retries = match connection.memory.as_ref().map(|memory| &memory.state) {
-        Some(State::Failing { retries, .. }) => retries.saturating_add(1),
+        Some(State::Failing { retries, .. }) if !planted::has(Bug::RetriesNotRemembered) => retries.saturating_add(1),
         _ => 0,
     };
     let reason = conclusion.reason.to_owned();
     let soon = || {
         let next = backoff::next_try(&connection.id, retries, connection.expires_at, now);
+        if planted::has(Bug::RetryBeyondTheNextRun) {
+            return later(now, SignedDuration::from_hours(60));
+        }
         context.next_run_at.map_or(next, |run| next.min(run))
     };
     let (state, next_try_at) = match outcome {
         Outcome::NeedsReconnect => {
-            (State::NeedsReconnect { reason }, Some(if conclusion.sends_once { backoff::NEVER } else { context.tomorrow }))
+            let never = conclusion.sends_once || planted::has(Bug::RefusedNeverProbed);
+            (State::NeedsReconnect { reason }, Some(if never { backoff::NEVER } else { context.tomorrow }))
         }
         _ if conclusion.is_uncertain => {
             let state = State::Uncertain { sent_at: now, reason, is_last: false };
@@ -419,7 +427,11 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
     };
     let mut memory = remember(connection, state, context);
     memory.generation = generation;
-    memory.next_try_at = next_try_at;
+    if conclusion.token.is_some() && connection.grant.refuses_young_tokens() {
+        // It was made just now, though nothing else is known of it.
+        memory.fresh_since = Some(now);
+    }
+    memory.next_try_at = next_try_at.filter(|_| !planted::has(Bug::RetryWithoutTime));
 
     let text = failure_text(connection, conclusion, context);
     let mut decision = Decision {
@@ -510,7 +522,10 @@ fn waits(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>
     }
     let wait_until = match outcome {
         Outcome::Misconfigured => rarely(connection, context),
-        Outcome::RateLimited => later(now, conclusion.retry_after.unwrap_or_else(|| backoff::limit_wait(times))),
+        Outcome::RateLimited => {
+            let asked = conclusion.retry_after.unwrap_or_else(|| backoff::limit_wait(times));
+            later(now, if planted::has(Bug::RetryAfterIgnored) { backoff::SOONEST } else { asked })
+        }
         _ => later(now, conclusion.retry_after.unwrap_or(due::MINIMUM_AGE)),
     };
     let state = State::Waiting { outcome, reason: conclusion.reason.to_owned(), times };
@@ -643,7 +658,7 @@ fn go_dark(decision: &mut Decision, memory: &mut Memory, row: &Connection, now: 
 
 fn warn(decision: &mut Decision, memory: &mut Memory, kind: NoticeKind, reason: Outcome, now: Timestamp) {
     let Some(incident) = memory.incident.as_mut() else { return };
-    incident.warned_at = Some(now);
+    incident.warned_at = Some(now).filter(|_| !planted::has(Bug::WarningNotRemembered));
     decision.warns = true;
     decision.flag = Some(true);
     decision.notices.push(Notice {
@@ -689,6 +704,8 @@ fn close(decision: &mut Decision, incident: Option<&Incident>, expires_at: Optio
     decision.recovers = true;
     if incident.warned_at.is_some() {
         decision.flag = Some(false);
+    }
+    if incident.warned_at.is_some() && !planted::has(Bug::RecoveredNotSent) {
         decision.notices.push(Notice {
             incident_id: incident.id.clone(),
             kind: NoticeKind::Recovered,
@@ -730,6 +747,9 @@ fn worth_remembering(memory: Memory) -> Option<Memory> {
 
 /// What stands in `last_refresh_error`: the provider's own words, or ours where it had none.
 fn failure_text(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> String {
+    if let Some(message) = conclusion.message.as_ref().filter(|_| planted::has(Bug::SecretInText)) {
+        return message.clone();
+    }
     let mut secrets: Vec<&str> = vec![connection.token.expose()];
     secrets.extend(connection.refresh_token.as_ref().map(Secret::expose));
     secrets.extend([&conclusion.token, &conclusion.refresh_token].into_iter().flatten().map(Secret::expose));

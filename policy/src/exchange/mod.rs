@@ -9,6 +9,7 @@ use crate::connection::{Connection, State};
 use crate::due::{self, within};
 use crate::grant::{Class, Grant};
 use crate::outcome::{Outcome, Scope};
+use crate::planted::{self, Bug};
 use crate::secret::Secret;
 
 pub use crate::answer::Endpoint;
@@ -296,6 +297,7 @@ impl Exchange {
     }
 
     fn granted(&mut self, granted: Granted, verdict: Verdict, sent_at: Timestamp, now: Timestamp) -> Step {
+        let sent_at = if planted::has(Bug::ExpiryFromAfter) { now } else { sent_at };
         if let Some(expires_at) = self.expiry_of(&granted, sent_at) {
             return self.moved(granted, expires_at, verdict, now);
         }
@@ -405,7 +407,7 @@ impl Exchange {
     /// A refusal is looked at a second time before it is believed. A strict provider punishes the reuse of
     /// a token, so there the first refusal is the last word.
     fn look_again(&mut self, first: Verdict) -> Step {
-        if self.terms.class == Class::Strict {
+        if self.terms.class == Class::Strict || planted::has(Bug::NoSecondLook) {
             return self.end(Conclusion::of(first));
         }
         if self.calls >= CALLS_MAX {
@@ -493,6 +495,7 @@ fn extended(
 ) -> (Outcome, &'static str) {
     let is_extended = match old {
         None => true,
+        Some(_) if planted::has(Bug::NotExtendedIsRefreshed) => true,
         Some(old) if grant == Grant::Oauth2 => is_new_token || new > old,
         Some(old) => !within(old, now, due::LOOK_AHEAD) || new.duration_since(old) > NO_MOVE,
     };

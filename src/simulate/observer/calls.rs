@@ -13,6 +13,9 @@ const CALLS_AT_ONCE: usize = 3;
 /// More calls for one connection in a day than the retry series allows, unless its end is near.
 const CALLS_A_DAY: usize = 45;
 
+/// A probe in thirty seconds, and the further tries of fewer connections than open a circuit.
+const CALLS_AN_HOUR_WHILE_DOWN: usize = 300;
+
 const fn seconds(count: i64) -> SignedDuration {
     SignedDuration::from_secs(count)
 }
@@ -52,6 +55,7 @@ impl World {
         self.check_date(asked, now);
         self.check_pace(asked, now);
         self.check_limits(asked, now);
+        self.check_calls_to_one_that_is_down(asked.app, now);
         let seen = &mut self.observer.seen[number];
         seen.in_flight.push(asked.replica);
         seen.last_call_at = Some(now);
@@ -77,7 +81,7 @@ impl World {
             return self.broke("expired_row_sent", Some(number), now, format!("the row says {expires_at}"));
         }
         let is_remembered = seen.memory.as_ref().is_some_and(|memory| memory.next_try_at.is_some());
-        let is_early = expires_at.duration_since(now) > window + seconds(90);
+        let is_early = expires_at.duration_since(now) > window + seconds(90) + self.database_ahead;
         if is_early && !is_remembered && self.has_been_good_for(number, hours(1), now) {
             self.broke("sent_before_it_was_due", Some(number), now, format!("the row says {expires_at}"));
         }
@@ -96,6 +100,7 @@ impl World {
         let at_once =
             recent.filter(|(at, replica)| *replica == asked.replica && now.duration_since(*at) < seconds(14)).count();
         let others = seen.in_flight.iter().any(|replica| *replica != asked.replica);
+        let is_well = self.has_been_good_for(number, hours(24), now);
         let expires_soon = seen.expires_at.is_none_or(|at| at.duration_since(now) < hours(48));
         let a_day = seen.calls.len();
         if at_once >= CALLS_AT_ONCE {
@@ -106,8 +111,27 @@ impl World {
             self.broke("called_twice_at_once", Some(number), now, "another replica's call is under way".to_owned());
         }
         let is_settled = now.duration_since(self.observer.begun_at) > hours(24);
-        if a_day >= CALLS_A_DAY && !expires_soon && is_settled {
+        if a_day >= CALLS_A_DAY && !expires_soon && is_settled && is_well {
             self.broke("retried_too_often", Some(number), now, format!("{a_day} calls in a day"));
+        }
+    }
+
+    /// A provider that has been down for a while gets a probe now and then, from each replica, and little else.
+    fn check_calls_to_one_that_is_down(&mut self, app: usize, now: Timestamp) {
+        let is_down = self.weather.hits(super::super::faults::Kind::Outage, app);
+        let calls = &mut self.observer.calls_in_storm[app];
+        let settled =
+            self.observer.storm_since[app].filter(|_| is_down).map(|since| since + SignedDuration::from_mins(10));
+        if settled.is_none_or(|settled| now < settled) {
+            return calls.clear();
+        }
+        calls.push_back(now);
+        while calls.front().is_some_and(|at| now.duration_since(*at) > hours(1)) {
+            calls.pop_front();
+        }
+        let count = calls.len();
+        if count == CALLS_AN_HOUR_WHILE_DOWN {
+            self.broke("called_while_down", None, now, format!("{count} calls within an hour to one that is down"));
         }
     }
 
@@ -128,7 +152,11 @@ impl World {
     /// The provider has carried a request out, or refused it.
     pub(in super::super) fn saw_processed(&mut self, asked: &Asked, reply: &Reply, now: Timestamp) {
         let number = asked.account;
-        if !self.is_strict(number) || asked.endpoint == Endpoint::DebugToken || !reply.may_have_spent {
+        if !self.is_strict(number) || asked.endpoint == Endpoint::DebugToken {
+            return;
+        }
+        // A provider that limits or is down has not looked at the token.
+        if !reply.may_have_spent && reply.meaning != Meaning::Refused {
             return;
         }
         let Some(generation) = self.accounts[number].generations.get_mut(asked.generation) else { return };
@@ -170,7 +198,7 @@ impl World {
                 self.accounts[number].generations[generation].was_received = true;
                 let is_new = self.observer.seen[number].generation.is_none_or(|held| generation > held);
                 if is_new && was_there {
-                    self.observer.unsettled.insert((number, generation), now);
+                    self.observer.unsettled.insert((number, generation), (asked.generation, now));
                 }
             }
             Meaning::Refused => {
@@ -209,7 +237,9 @@ impl World {
         let unsettled: Vec<(usize, usize)> = self.observer.unsettled.keys().copied().collect();
         for (number, generation) in unsettled {
             let seen = &self.observer.seen[number];
-            let is_over = !seen.is_there || seen.generation.is_some_and(|held| held >= generation);
+            // Of two that replicas got for the same generation, as some providers allow, one is enough.
+            let (sent, received_at) = self.observer.unsettled[&(number, generation)];
+            let is_over = !seen.is_there || seen.generation.is_some_and(|held| held > sent);
             let account = &self.accounts[number];
             let (id, token) = (self.row_id(number), account.token(generation));
             let is_kept = self.journals.iter().any(|journal| journal.holds(&id, &token));
@@ -219,6 +249,13 @@ impl World {
                 self.observer.unsettled.remove(&(number, generation));
                 let text = format!("generation {generation} is in no journal, and the row holds {:?}", seen.generation);
                 self.broke("issued_generation_lost", Some(number), now, text);
+            } else if now.duration_since(received_at) > hours(3)
+                && self.has_been_good_for(number, hours(3), now)
+                && !self.is_row_refused(number)
+            {
+                self.observer.unsettled.remove(&(number, generation));
+                let text = format!("generation {generation} has been in a journal since {received_at}");
+                self.broke("kept_answer_not_stored", Some(number), now, text);
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::truth::Standing;
 use super::super::world::World;
 
 const fn hours(count: i64) -> SignedDuration {
@@ -36,11 +35,11 @@ impl World {
     fn check_could_be_helped(&mut self, number: usize, at: Timestamp, now: Timestamp) -> bool {
         let account = &self.accounts[number];
         let seen = &self.observer.seen[number];
-        if account.standing != Standing::Well || seen.generation.is_none() || self.is_row_refused(number) {
+        if !account.is_well(now) || seen.generation.is_none() || self.is_row_refused(number) {
             return false;
         }
         let mut from = at - self.fleet.settings.window;
-        from = from.max(account.standing_since).max(seen.since.unwrap_or(from));
+        from = from.max(account.well_since()).max(seen.since.unwrap_or(from));
         let app = self.app_of(number);
         let longest = self.observer.goods[app].longest(from, at);
         if longest < ENOUGH {

@@ -31,6 +31,9 @@ use good::GoodLog;
 use notices::Told;
 pub(super) use peace::BOUND;
 
+/// When so many connections of one app fail alike, it is not the customers.
+const STORM_MIN: usize = 20;
+
 /// So many broken promises are told of; all are counted.
 const TOLD_MAX: usize = 20;
 
@@ -103,8 +106,8 @@ pub(super) struct Observer {
     pub(super) counts: BTreeMap<&'static str, u64>,
     pub(super) goods: Vec<GoodLog>,
     pub(super) limited_until: Vec<Option<Timestamp>>,
-    /// Generations that have come whole, and are not yet seen in the database.
-    pub(super) unsettled: BTreeMap<(usize, usize), Timestamp>,
+    /// Generations that have come whole, and are not yet seen in the database: for which one each came, and when.
+    pub(super) unsettled: BTreeMap<(usize, usize), (usize, Timestamp)>,
     pub(super) told: BTreeMap<String, Told>,
     pub(super) by_incident: BTreeMap<String, BTreeSet<(String, String)>>,
     pub(super) flagged: BTreeMap<String, BTreeSet<usize>>,
@@ -124,6 +127,7 @@ pub(super) struct Observer {
     pub(super) looks: u64,
     pub(super) failed_in_storm: Vec<BTreeSet<usize>>,
     pub(super) storm_since: Vec<Option<Timestamp>>,
+    pub(super) calls_in_storm: Vec<VecDeque<Timestamp>>,
 }
 
 impl Observer {
@@ -154,6 +158,7 @@ impl Observer {
             looks: 0,
             failed_in_storm: vec![BTreeSet::new(); fleet.app_count],
             storm_since: vec![None; fleet.app_count],
+            calls_in_storm: vec![VecDeque::new(); fleet.app_count],
         }
     }
 

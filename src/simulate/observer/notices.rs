@@ -3,8 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::{Memory, State};
 
-use super::super::truth::{SECRET_MARK, Standing, TOKEN_MARK};
+use super::super::truth::{SECRET_MARK, TOKEN_MARK};
 use super::super::world::World;
+use super::STORM_MIN;
 use crate::notify::{Message, MessageKind};
 use crate::store::memory::Settlement;
 
@@ -109,13 +110,13 @@ impl World {
         let failing = self.observer.failed_in_storm[app].len();
         let is_new = self.observer.storm_since[app]
             .is_some_and(|since| now.duration_since(since) < SignedDuration::from_hours(20));
-        let is_well = self.accounts[number].standing == Standing::Well;
+        let is_well = self.accounts[number].is_well(now);
         let is_failure = matches!(memory.state, State::Failing { .. } | State::NeedsReconnect { .. });
         let began_in_storm = memory
             .incident
             .as_ref()
             .is_some_and(|incident| self.observer.storm_since[app].is_some_and(|since| incident.opened_at >= since));
-        if is_new && failing >= 40 && is_well && is_failure && began_in_storm {
+        if is_new && failing >= STORM_MIN && is_well && is_failure && began_in_storm {
             let text = format!("{failing} connections of the app fail alike");
             self.broke("customer_told_of_the_apps_trouble", Some(number), now, text);
         }
@@ -191,13 +192,8 @@ impl World {
                 let text = format!("nothing is the matter with customer {user}, and the flag is up");
                 self.broke("flag_not_or_of_connections", number, now, text);
             }
-            (false, None) => {
-                if self.observer.raised_by_app.remove(user) {
-                    let text = format!("the app had raised the flag of customer {user}, and Perene took it down");
-                    // Perene may lower it when one of its own incidents closes; it cannot tell the two apart.
-                    self.trace.tell(now, None, || text);
-                }
-            }
+            // Perene may lower a flag when one of its own incidents closes; it cannot tell the app's own reason apart.
+            (false, None) => drop(self.observer.raised_by_app.remove(user)),
             _ => {}
         }
     }

@@ -53,10 +53,10 @@ impl World {
             }
             return;
         }
-        let well_for = now.duration_since(account.standing_since.max(seen.since.unwrap_or(now)));
+        let well_for = now.duration_since(account.well_since().max(seen.since.unwrap_or(now)));
         let is_due = expires_at.duration_since(now) < self.fleet.settings.window - hours(30);
         let is_uncertain = seen.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::Uncertain { .. }));
-        if account.standing == Standing::Well && is_due && well_for > hours(40) && !is_uncertain {
+        if account.is_well(now) && is_due && well_for > hours(40) && !is_uncertain {
             let text = format!("the faults are over, and it still expires at {expires_at}");
             self.broke("not_well_in_peace", Some(number), now, text);
         }
@@ -78,14 +78,13 @@ impl World {
 
 impl World {
     /// A standby has taken over: generations that the database held must be in a journal now.
-    pub(in super::super) fn forgive_lost(&mut self, number: usize, now: Timestamp) {
+    pub(in super::super) fn expect_back(&mut self, number: usize, before: Option<usize>, now: Timestamp) {
         let seen = &self.observer.seen[number];
-        let Some(held) = seen.generation.filter(|_| seen.is_there) else { return };
+        let Some((held, before)) = seen.generation.filter(|_| seen.is_there).zip(before) else { return };
         let account = &self.accounts[number];
-        let newest = account.generations.iter().enumerate().skip(held + 1);
-        let lost = newest.rev().find(|(_, generation)| generation.was_received && !generation.is_of_login);
-        if let Some((generation, _)) = lost {
-            self.observer.unsettled.insert((number, generation), now);
+        // A provider that extends takes the older token as well: nothing is lost with the newer one.
+        if held < before && account.class != perene_policy::Class::Extend && !account.generations[before].is_of_login {
+            self.observer.unsettled.insert((number, before), (held, now));
         }
     }
 

@@ -3,8 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::{Memory, State};
 
-use super::super::truth::{SECRET_MARK, Standing, TOKEN_MARK};
+use super::super::truth::{SECRET_MARK, TOKEN_MARK};
 use super::super::world::World;
+use super::STORM_MIN;
 use crate::store::memory::Change;
 
 const fn hours(count: i64) -> SignedDuration {
@@ -14,6 +15,9 @@ const fn hours(count: i64) -> SignedDuration {
 impl World {
     /// Looks at what Perene has written in one step.
     pub(in super::super) fn saw_step(&mut self, now: Timestamp) {
+        if std::mem::take(&mut self.is_disturbed) {
+            self.observer.disturbed_at = now;
+        }
         let changes = self.store.take_changes();
         if changes.is_empty() {
             return;
@@ -141,7 +145,7 @@ impl World {
             return;
         }
         let true_one = self.accounts[number].generations[generation].expires_at;
-        if stored > true_one {
+        if stored > true_one + self.database_ahead {
             let text = format!("stored {stored}, and it dies at {true_one}");
             self.broke("expiry_later_than_the_true_one", Some(number), now, text);
         }
@@ -181,8 +185,8 @@ impl World {
         let app = self.app_of(number);
         let in_storm = self.observer.failed_in_storm[app].len();
         let is_new_storm = self.observer.storm_since[app].is_some_and(|since| now.duration_since(since) < hours(20));
-        let is_well = self.accounts[number].standing == Standing::Well;
-        if in_storm >= 40 && is_new_storm && is_well && self.observer.failed_in_storm[app].contains(&number) {
+        let is_well = self.accounts[number].is_well(now);
+        if in_storm >= STORM_MIN && is_new_storm && is_well && self.observer.failed_in_storm[app].contains(&number) {
             let text = format!("{in_storm} connections of the app fail alike");
             self.broke("counted_against_the_customer_in_a_storm", Some(number), now, text);
         }
@@ -203,7 +207,28 @@ impl World {
         }
     }
 
+    /// An incident of which the customer was warned is over: the app hears of it.
+    fn check_recovery(&mut self, number: usize, before: &Before, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        let warned = before.memory.as_ref().and_then(|memory| memory.incident.as_ref());
+        let Some(old) = warned.filter(|incident| incident.warned_at.is_some()) else { return };
+        let incident = seen.memory.as_ref().and_then(|memory| memory.incident.as_ref());
+        // A row that is gone has nobody who waits for good news.
+        let (source, id) = (self.accounts[number].source, self.row_id(number));
+        let is_gone = self.store.seen(source, &id).0.is_none();
+        if incident.is_some_and(|incident| incident.id == old.id) || is_gone {
+            return;
+        }
+        let known = self.observer.by_incident.get(&old.id);
+        let is_told = known.is_some_and(|known| known.iter().any(|(_, step)| step.starts_with("recovered")));
+        if !is_told {
+            let text = format!("the incident of {} is over, and the outbox has no message of it", old.opened_at);
+            self.broke("recovered_without_message", Some(number), now, text);
+        }
+    }
+
     fn check_memory(&mut self, number: usize, before: &Before, now: Timestamp) {
+        self.check_recovery(number, before, now);
         let Some(memory) = self.observer.seen[number].memory.clone() else { return };
         let was_refused =
             before.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::NeedsReconnect { .. }));
@@ -222,7 +247,7 @@ impl World {
         if is_open && wait.is_some_and(|wait| wait > hours(37)) {
             self.broke("waits_too_long", Some(number), now, format!("{} hours", wait.map_or(0, |w| w.as_hours())));
         }
-        let is_live = self.observer.seen[number].expires_at.is_none_or(|at| at > now);
+        let is_live = self.observer.seen[number].expires_at.is_none_or(|at| at > now + self.database_ahead);
         let is_there = self.observer.seen[number].is_there;
         if is_open && wait.is_none() && is_live && is_there {
             self.broke("no_next_step", Some(number), now, format!("{} without a next try", memory.state.name()));

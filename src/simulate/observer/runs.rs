@@ -4,7 +4,6 @@ use jiff::{SignedDuration, Timestamp};
 use perene_policy::State;
 
 use super::super::faults::Kind;
-use super::super::truth::Standing;
 use super::super::world::{Event, World};
 
 const fn hours(count: i64) -> SignedDuration {
@@ -29,8 +28,9 @@ impl World {
         self.note_calendar(now);
         // By an independent reading of the wall clock at the place: at the hour that was asked for, unless the clocks
         // were changed across it, or the run is made up for.
-        if run.kind == "scheduled" {
-            let (hour, minute) = self.fleet.run_at;
+        if run.kind == "scheduled"
+            && let Some((hour, minute)) = self.fleet.run_at
+        {
             let local = run.started_at.to_zoned(self.fleet.zone.clone());
             let wanted = i32::from(hour) * 60 + i32::from(minute);
             let found = i32::from(local.hour()) * 60 + i32::from(local.minute());
@@ -48,6 +48,19 @@ impl World {
         {
             self.agenda.add(next, super::super::agenda::NOBODYS);
         }
+    }
+
+    /// When the next run is due, by the wall clock of the zone and by no code of Perene's. An hour that a change of the
+    /// clocks skips is an hour late here.
+    pub(in super::super) fn run_due_after(&self, at: Timestamp) -> Option<Timestamp> {
+        let Some((hour, minute)) = self.fleet.run_at else { return self.fleet.schedule.next_after(at) };
+        let zone = &self.fleet.zone;
+        let date = at.to_zoned(zone.clone()).date();
+        let due = (0..3).filter_map(|days| {
+            let date = date.checked_add(jiff::Span::new().days(days)).ok()?;
+            Some(date.at(hour, minute, 0, 0).to_zoned(zone.clone()).ok()?.timestamp())
+        });
+        due.filter(|due| *due > at).min()
     }
 
     fn is_change_of_clocks(&self, at: Timestamp) -> bool {
@@ -71,7 +84,7 @@ impl World {
 
     /// Looks, some time after a run was due, whether it was made and has taken all that was due.
     pub(in super::super) fn check_run(&mut self, due_at: Timestamp, now: Timestamp) {
-        if let Some(next) = self.fleet.schedule.next_after(due_at) {
+        if let Some(next) = self.run_due_after(due_at) {
             self.at(next + RUN_TAKES, Event::RunWasDue(next));
         }
         self.agenda.tidy(now - hours(1));
@@ -81,7 +94,7 @@ impl World {
             .goods
             .iter()
             .all(|good| good.good_since().is_some_and(|since| now.duration_since(since) > RUN_TAKES + minutes(10)));
-        let was_made = self.observer.last_run_at.is_some_and(|at| at >= due_at);
+        let was_made = self.observer.last_run_at.is_some_and(|at| at >= due_at - hours(1));
         if was_good && !was_made {
             self.broke("run_missed", None, now, format!("it was due at {due_at}"));
         }
@@ -98,7 +111,11 @@ impl World {
         let window = self.fleet.settings.window;
         let was_due = expires_at > now && expires_at.duration_since(due_at) < window;
         let was_there = seen.since.is_some_and(|since| since < due_at);
-        if !was_due || !was_there || self.accounts[number].standing != Standing::Well {
+        if !was_due
+            || !was_there
+            || !self.accounts[number].is_well(now)
+            || now.duration_since(self.accounts[number].well_since()) < hours(26)
+        {
             return;
         }
         // What was remembered of an earlier trouble has its own times.
@@ -133,7 +150,7 @@ impl World {
         let Some(memory) = &seen.memory else { return };
         let is_live = seen.is_there && seen.expires_at.is_none_or(|at| at > now);
         let was_good = self.has_been_good_for(number, hours(50), now);
-        if !is_live || !was_good {
+        if !is_live || !was_good || seen.generation.is_none() {
             return;
         }
         let quiet_for = seen.last_call_at.map_or(hours(1000), |at| now.duration_since(at));

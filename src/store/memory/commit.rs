@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use perene_policy::decide::superseded;
+use perene_policy::planted::{self, Bug};
 use perene_policy::{Attempts, Connection, ErrorText, RowWrite, Secret, redact};
 
 use super::claim::release;
@@ -94,6 +95,9 @@ fn carry_out(state: &mut State, mapped: &Mapped, commit: &Commit, key: &Key, now
 /// are mapped: at a rotating provider it is the refresh token that was sent. A row that is gone reads as one
 /// without a token.
 fn is_same(table: &Table, mapped: &Mapped, key: &Key, connection: &Connection) -> bool {
+    if planted::has(Bug::NoCompareAndSwap) {
+        return true;
+    }
     let row = table.row(key);
     let token = row.and_then(|row| row.token.as_ref());
     let refresh = row.and_then(|row| row.refresh_token.as_ref());

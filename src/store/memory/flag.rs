@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use perene_policy::planted::{self, Bug};
+
 use super::key::Key;
 use super::table::Kept;
 use super::{Change, Mapped, State, UserRow};
@@ -48,7 +50,8 @@ pub(super) fn plan(state: &State, mapped: &Mapped, commit: &Commit, key: &Key) -
             let others = table.flagged.get(*id);
             keeps_it || others.is_some_and(|others| others.iter().any(|other| *other != own))
         };
-        table.rows.get(*id).is_some_and(|user| user.flag != is_up) && (is_up || !is_needed())
+        table.rows.get(*id).is_some_and(|user| user.flag != is_up)
+            && (is_up || planted::has(Bug::FlagCleared) || !is_needed())
     });
     Plan { users, ids: ids.cloned().collect(), is_up }
 }

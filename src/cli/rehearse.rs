@@ -1,0 +1,261 @@
+//! `perene simulate --from-database`: what would become of the owner's own connections. Reads, and does nothing else.
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use perene_policy::schedule::Schedule;
+use perene_policy::{Class, Connection, Grant};
+use serde_json::{Value, json};
+
+use super::args::{Format, Global, Simulate};
+use super::exit::Exit;
+use super::failure::Failure;
+use super::{assemble, load, out, simulate, table};
+use crate::config::{Config, META, Source};
+use crate::simulate::{Endurance, FaultList, Outcome, Rehearsal, calendar};
+use crate::store::{Claim, Cursor, Store, Which};
+
+/// Rows that are read at a time.
+const PAGE: usize = 1000;
+
+/// Mails that are listed; the sums have all.
+const LISTED_MAX: usize = 40;
+
+pub(super) async fn rehearse(args: &Simulate, global: &Global, faults: &FaultList) -> Result<Exit, Failure> {
+    let config = load(global)?;
+    let clock = assemble::clock();
+    let store = assemble::store(&config, &clock, false).await?;
+    let read_at = store.now().await?;
+    // From the full hour: the same rows, asked again a moment later, give the same report.
+    let begin = Timestamp::from_second(read_at.as_second().div_euclid(3600) * 3600).unwrap_or(read_at);
+    let zone = config.schedule.time_zone.clone();
+    let schedule = Schedule::parse(&config.schedule.cron, zone.clone(), begin)
+        .map_err(|error| Failure::wrong_use(format!("`schedule.cron`: {error}")))?;
+    let mut rehearsal = Rehearsal {
+        sources: config.sources.iter().map(|source| source_of(source, &config)).collect(),
+        settings: config.refresh.settings(),
+        schedule,
+        zone: zone.clone(),
+        concurrency: config.refresh.concurrency,
+        connections: Vec::new(),
+        begin,
+    };
+    for (source, mapped) in config.sources.iter().enumerate() {
+        let rows = read(store.as_ref(), source, mapped, read_at).await?;
+        rehearsal.connections.extend(rows.into_iter().map(|row| (source, row)));
+    }
+    store.close().await;
+    if rehearsal.connections.is_empty() {
+        return Err(Failure::could_not_work(
+            "there is no connection with a token that has not expired: nothing can be rehearsed (try `perene simulate` \
+             without `--from-database`)",
+        ));
+    }
+    let trace = simulate::trace_file(args)?;
+    let bar = simulate::bar(args.days);
+    let begun = clock.monotonic();
+    let outcome = rehearsal.carry_out(args.days, args.seed, faults, trace, &mut |day| bar.set_position(u64::from(day)));
+    bar.finish_and_clear();
+    let seconds = clock.monotonic().saturating_sub(begun).as_secs_f64();
+    eprintln!("rehearsed {} days of {} connections in {seconds:.1} s", args.days, rehearsal.connections.len());
+    let endurance = rehearsal.endurance();
+    if let Some(file) = &args.calendar {
+        std::fs::write(file, calendar::draw(&outcome, &zone)).map_err(|error| {
+            Failure::could_not_work(format!("the calendar cannot be written to `{}`: {error}", file.display()))
+        })?;
+    }
+    let names: Vec<String> = rehearsal
+        .connections
+        .iter()
+        .map(|(source, row)| match config.sources.len() {
+            1 => row.id.clone(),
+            _ => format!("{}:{}", config.sources[*source].table, row.id),
+        })
+        .collect();
+    let report = Shown { args, faults, outcome: &outcome, endurance: &endurance, names: &names, zone: &zone };
+    out::say(&match args.report.format {
+        Format::Json => report.json().to_string(),
+        Format::Text => report.text(),
+    });
+    Ok(if outcome.is_well() { Exit::Done } else { Exit::CouldNotWork })
+}
+
+fn source_of(source: &Source, config: &Config) -> (Source, Class, Option<SignedDuration>) {
+    match config.providers.oauth2.get(&source.provider) {
+        Some(known) => (source.clone(), known.class, known.usual_life()),
+        None => (source.clone(), Class::Extend, None),
+    }
+}
+
+/// Reads all live connections of a source; leases none.
+async fn read(store: &dyn Store, source: usize, mapped: &Source, now: Timestamp) -> Result<Vec<Connection>, Failure> {
+    let grants: &[Grant] = if mapped.provider == META { &Grant::META } else { &[Grant::Oauth2] };
+    let mut rows: Vec<Connection> = Vec::new();
+    let mut cursor: Option<Cursor> = None;
+    loop {
+        let claim = Claim {
+            source,
+            which: Which::Live,
+            grants,
+            holder: "",
+            fence: uuid::Uuid::nil(),
+            now,
+            until: now,
+            after: cursor.as_ref(),
+            limit: PAGE,
+            overdue: SignedDuration::ZERO,
+        };
+        let page = store.peek(&claim).await?;
+        let is_last = page.len() < PAGE;
+        cursor = page
+            .last()
+            .map(|last| Cursor { expires_us: last.expires_at.map(Timestamp::as_microsecond), id: last.id.clone() });
+        rows.extend(page);
+        if is_last {
+            return Ok(rows);
+        }
+    }
+}
+
+/// The report of a rehearsal.
+struct Shown<'a> {
+    args: &'a Simulate,
+    faults: &'a FaultList,
+    outcome: &'a Outcome,
+    endurance: &'a Endurance,
+    names: &'a [String],
+    zone: &'a TimeZone,
+}
+
+impl Shown<'_> {
+    fn name(&self, number: usize) -> &str {
+        self.names.get(number).map_or("?", String::as_str)
+    }
+
+    fn date(&self, at: Timestamp) -> String {
+        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
+    }
+
+    fn text(&self) -> String {
+        let Self { args, outcome, endurance, .. } = self;
+        let sum = |of: fn(&crate::simulate::Day) -> u64| outcome.days.iter().map(of).sum::<u64>();
+        let mut text = format!(
+            "{} connections, the next {} days, faults: {}. Nothing was called, nothing was written.\n\n",
+            self.names.len(),
+            args.days,
+            self.faults
+        );
+        if let Some(first) = endurance.first {
+            text.push_str(&format!(
+                "If nobody refreshed them from today on, the first would die in {}.\n",
+                in_days(first)
+            ));
+            let dark: Vec<String> =
+                endurance.dark_after_days.iter().map(|(days, count)| format!("{count} in {days} d")).collect();
+            text.push_str(&format!("Dark by then: {}.\n", dark.join(", ")));
+        }
+        text.push_str(&format!(
+            "\nWith Perene: {} runs, {} calls, {} refreshed, {} mails, {} dark.\n",
+            sum(|day| day.runs),
+            sum(|day| day.calls),
+            sum(|day| day.refreshed),
+            sum(|day| day.mails),
+            outcome.dark
+        ));
+        if let Some((at, calls)) = outcome.busiest {
+            text.push_str(&format!("Busiest minute: {} with {calls} calls.\n", self.date(at)));
+        }
+        text.push('\n');
+        text.push_str(&self.weeks());
+        text.push_str(&self.mails());
+        let struck: Vec<String> = outcome
+            .faults
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        if !struck.is_empty() {
+            text.push_str(&format!("\nFaults that struck: {}\n", struck.join(", ")));
+        }
+        text.push_str(&format!(
+            "\ndark though refreshable: {}\ndark without warning: {}\n",
+            outcome.dark_though_refreshable, outcome.dark_without_warning
+        ));
+        for broken in &outcome.violations {
+            let whom =
+                broken.connection.map(|number| format!(", connection {}", self.name(number))).unwrap_or_default();
+            text.push_str(&format!("broken: {} {}{whom}: {}\n", broken.at, broken.check, broken.text));
+        }
+        text.trim_end().to_owned()
+    }
+
+    fn weeks(&self) -> String {
+        let mut weeks = table::plain();
+        weeks.set_header(["week from", "runs", "calls", "refreshed", "mails", "dark"]);
+        for (number, week) in self.outcome.days.chunks(7).enumerate() {
+            let from = self.outcome.begun_at + SignedDuration::from_hours(24 * 7 * i64::try_from(number).unwrap_or(0));
+            let sum = |of: fn(&crate::simulate::Day) -> u64| week.iter().map(of).sum::<u64>().to_string();
+            weeks.add_row([
+                from.to_zoned(self.zone.clone()).strftime("%Y-%m-%d").to_string(),
+                sum(|day| day.runs),
+                sum(|day| day.calls),
+                sum(|day| day.refreshed),
+                sum(|day| day.mails),
+                sum(|day| day.dark),
+            ]);
+        }
+        lines(&weeks)
+    }
+
+    fn mails(&self) -> String {
+        if self.outcome.mailed.is_empty() {
+            return "\nNobody would be mailed.\n".to_owned();
+        }
+        let mut list = table::plain();
+        list.set_header(["when", "connection", "mail"]);
+        for (at, number, kind) in self.outcome.mailed.iter().take(LISTED_MAX) {
+            list.add_row([self.date(*at), self.name(*number).to_owned(), kind.clone()]);
+        }
+        let more = self.outcome.mailed.len().saturating_sub(LISTED_MAX);
+        let more = if more > 0 { format!("and {more} more\n") } else { String::new() };
+        format!("\nWho would be mailed:\n{}{more}", lines(&list))
+    }
+
+    fn json(&self) -> Value {
+        let Self { args, outcome, endurance, .. } = self;
+        let faults: serde_json::Map<String, Value> =
+            outcome.faults.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect();
+        json!({
+            "connections": self.names.len(),
+            "days": args.days,
+            "seed": args.seed,
+            "from": outcome.begun_at.to_string(),
+            "well": outcome.is_well(),
+            "dark": outcome.dark,
+            "dark_though_refreshable": outcome.dark_though_refreshable,
+            "dark_without_warning": outcome.dark_without_warning,
+            "first_dies_after_hours": endurance.first.map(|first| first.as_hours()),
+            "dark_after_days": endurance.dark_after_days.iter().map(|(days, count)| json!({"days": days, "dark": count})).collect::<Vec<Value>>(),
+            "busiest_minute": outcome.busiest.map(|(at, calls)| json!({"at": at.to_string(), "calls": calls})),
+            "by_day": outcome.days.iter().map(|day| json!({
+                "runs": day.runs, "calls": day.calls, "refreshed": day.refreshed, "mails": day.mails, "dark": day.dark
+            })).collect::<Vec<Value>>(),
+            "mailed": outcome.mailed.iter().map(|(at, number, kind)| json!({
+                "at": at.to_string(), "id": self.name(*number), "kind": kind
+            })).collect::<Vec<Value>>(),
+            "faults": faults,
+            "broken": outcome.violations.iter().map(|broken| json!({
+                "check": broken.check, "at": broken.at.to_string(), "id": broken.connection.map(|number| self.name(number)),
+                "text": broken.text
+            })).collect::<Vec<Value>>(),
+        })
+    }
+}
+
+fn in_days(span: SignedDuration) -> String {
+    let hours = span.as_hours();
+    if hours < 48 { format!("{hours} hours") } else { format!("{} days", hours / 24) }
+}
+
+fn lines(table: &comfy_table::Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
