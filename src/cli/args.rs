@@ -234,7 +234,7 @@ pub struct Simulate {
     /// From which all chance follows: the same seed gives the same bytes
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// What goes wrong: none, all, or NAME[:DURATION][@dayN],.. (`help` lists the names)
+    /// What goes wrong: none, all, or `NAME[:DURATION][@dayN],..` (`help` lists the names)
     #[arg(long, value_name = "LIST", default_value = "none")]
     pub faults: String,
     /// Take the connections of the configured database, as they are now: nothing is called, nothing is written

@@ -175,7 +175,7 @@ impl FileJournal {
     /// # Errors
     /// When another process has the folder open, when the key is not the one with which the journal was
     /// written, when the journal was written by a newer Perene, and when the disk refuses. A record that is
-    /// torn or damaged is none: see [`Journal::opened`].
+    /// torn or damaged is none: see [`FileJournal::opened`].
     pub fn open(folder: &Path, key: Option<&Secret>) -> Result<Self, JournalError> {
         let disk = Folder::open(folder)?;
         let key = match key {

@@ -2,7 +2,7 @@
 //! and scripted providers. Only sockets, disks and clocks are replaced.
 //!
 //! Everything follows from one seed: the same arguments give the same bytes of report and trace, on any machine. An
-//! [`observer`] that sees only the database, the providers' logs and the inboxes checks the promises after every step.
+//! observer that sees only the database, the providers' logs and the inboxes checks the promises after every step.
 
 mod agenda;
 pub mod calendar;
