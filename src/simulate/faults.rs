@@ -124,6 +124,15 @@ faults! {
     JournalFull Process "journal-full" 120 3 "a replica's disk is full";
 }
 
+#[cfg(test)]
+impl Fault {
+    /// Whether it goes on for a while, and strikes whoever comes meanwhile.
+    pub(super) fn lasts(&self) -> bool {
+        self.minutes > 0 && self.area == Area::Provider
+            || matches!(self.name, "panic" | "reconnect-in-call" | "delete-in-call" | "deadlock" | "statement-lost")
+    }
+}
+
 impl Kind {
     pub(super) const fn fault(self) -> &'static Fault {
         &FAULTS[self as usize]

@@ -17,6 +17,9 @@ use crate::warning;
 /// <https://developers.facebook.com/docs/facebook-login/auth-vs-data>
 pub const INSPECT_AFTER: SignedDuration = SignedDuration::from_hours(12);
 
+/// A connection that came up for another try while the circuit or the brake holds comes up again after this time.
+pub const HELD_AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(15);
+
 /// What surrounds a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -212,7 +215,7 @@ pub fn decide(connection: &Connection, conclusion: &Conclusion, context: &Contex
     let is_failure = conclusion.outcome.counted() == Counted::Failed;
     // What may be spent is remembered as such, whoever else is in trouble at the same time.
     if context.is_held && is_failure && conclusion.token.is_none() && !conclusion.is_uncertain {
-        return held(connection, conclusion);
+        return held(connection, conclusion, context);
     }
     let is_far = connection.expires_at.is_some_and(|at| !within(at, context.now, due::LOOK_AHEAD));
     match conclusion.outcome {
@@ -249,10 +252,15 @@ pub fn superseded(connection: &Connection) -> Decision {
 }
 
 /// The circuit or the brake holds: the failure is not believed, not counted, not remembered.
-fn held(connection: &Connection, conclusion: &Conclusion) -> Decision {
+fn held(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
+    let mut memory = connection.memory.clone();
+    // A time that has come and is left as it is comes up again at the next look: every few seconds, as long as it holds.
+    if let Some(at) = memory.as_mut().and_then(|memory| memory.next_try_at.as_mut()).filter(|at| **at <= context.now) {
+        *at = later(context.now, HELD_AGAIN_AFTER);
+    }
     Decision {
         counted: Some(Counted::Deferred),
-        memory: connection.memory.clone(),
+        memory,
         events: vec![Event {
             kind: EventKind::Tried,
             outcome: Some(Outcome::Transient),
@@ -269,9 +277,17 @@ fn kept_back(connection: &Connection, conclusion: &Conclusion, context: &Context
     // What is tried again in seconds would fill the history.
     let is_lasting = text != conclusion.reason;
     let event = Event { kind: EventKind::Tried, outcome: Some(Outcome::Transient), text };
+    let mut memory = connection.memory.clone();
+    // What will not be sent again for as long as it is this generation is looked at daily, and not at every look.
+    if let Some(memory) = &mut memory
+        && is_lasting
+        && memory.next_try_at.is_none_or(|at| at <= context.now)
+    {
+        memory.next_try_at = Some(context.tomorrow);
+    }
     Decision {
         counted: Some(Counted::Deferred),
-        memory: connection.memory.clone(),
+        memory,
         events: is_lasting.then_some(event).into_iter().collect(),
         ..nothing(Outcome::Transient)
     }

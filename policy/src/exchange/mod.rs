@@ -367,6 +367,12 @@ impl Exchange {
                     self.phase = Phase::Inspecting;
                     self.try_again(verdict)
                 }
+                // It was asked after its data access alone, and is good for long: nothing is sent for that.
+                Outcome::Refreshed | Outcome::Unrecognised
+                    if self.old_expires_at.is_some_and(|at| !within(at, now, due::LOOK_AHEAD)) =>
+                {
+                    self.end(Conclusion { outcome: Outcome::Unrecognised, ..Conclusion::of(verdict) })
+                }
                 // It answered, and did not tell what was asked: the refresh itself will.
                 Outcome::Refreshed | Outcome::Unrecognised => self.send_inspected(verdict),
                 _ => self.end(Conclusion::of(verdict)),

@@ -63,6 +63,11 @@ impl World {
         if was_in_time {
             return;
         }
+        // Nobody could do it sooner: it was done as soon as there was somebody again.
+        let at_once = |warned: Timestamp| good.longest(latest.min(warned), warned) < SignedDuration::from_mins(10);
+        if seen.warned_at.is_some_and(at_once) {
+            return;
+        }
         // What kept Perene from its work, or the app from being believed, is forgiven as long as it lasted and a day
         // more: so long does a brake hold.
         let was_free = good.longest(latest.min(at) - hours(25), at.min(latest + hours(1)));
