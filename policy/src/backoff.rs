@@ -17,6 +17,10 @@ pub const SERIES: [SignedDuration; 7] = [
 /// No retry comes sooner than this, however little life is left.
 pub const SOONEST: SignedDuration = SignedDuration::from_secs(15);
 
+/// The longest step for a token that has expired and can still be refreshed: its customer is cut off, so it does not wait
+/// for hours; and an outage of weeks must not be met with a call every few seconds either.
+pub const LATE_STEP: SignedDuration = SignedDuration::from_mins(15);
+
 /// A retry time that does not come: what was refused at a provider that punishes reuse is not sent again before the app
 /// has put another token there. Without a retry time it would be due in every pass, and each would write down that it
 /// was not sent.
@@ -27,11 +31,13 @@ pub const QUICK: [SignedDuration; 2] = [SignedDuration::from_secs(1), SignedDura
 
 /// When the try after `retries` failed ones is made: a step of [`SERIES`], less up to a quarter of it so
 /// that a fleet does not come back as one (the share follows from `id`, so nothing random enters here),
-/// and never later than a quarter of the token's remaining life from now.
+/// and never later than a quarter of the token's remaining life from now. Once the token has expired, and
+/// is still sent because a refresh token outlives it, no step is longer than [`LATE_STEP`].
 pub fn next_try(id: &str, retries: u32, expires_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
-    let step = SERIES[usize::try_from(retries).unwrap_or(usize::MAX).min(SERIES.len() - 1)];
+    let longest = if expires_at.is_some_and(|at| at <= now) { LATE_STEP } else { SERIES[SERIES.len() - 1] };
+    let step = SERIES[usize::try_from(retries).unwrap_or(usize::MAX).min(SERIES.len() - 1)].min(longest);
     let mut wait = step - jitter(id, retries, step);
-    if let Some(expires_at) = expires_at {
+    if let Some(expires_at) = expires_at.filter(|at| *at > now) {
         wait = wait.min(expires_at.duration_since(now) / 4);
     }
     later(now, wait.max(SOONEST))
@@ -85,6 +91,15 @@ mod tests {
             assert!(next_try("7", retries, Some(now + left), now) <= now + left / 4);
         }
         assert_eq!(next_try("7", 0, Some(now + SignedDuration::from_secs(8)), now), now + SOONEST);
-        assert_eq!(next_try("7", 0, Some(now - hours(1)), now), now + SOONEST);
+    }
+
+    #[test]
+    fn what_has_expired_is_tried_again_by_the_series_and_every_quarter_of_an_hour_at_the_latest() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let wait = |retries| next_try("7", retries, Some(now - hours(1)), now).duration_since(now);
+        assert_eq!(wait(0), next_try("7", 0, None, now).duration_since(now));
+        for retries in 3..9 {
+            assert!(wait(retries) <= LATE_STEP && wait(retries) > LATE_STEP * 3 / 4, "{:?}", wait(retries));
+        }
     }
 }

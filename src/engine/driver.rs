@@ -672,7 +672,8 @@ impl<'a> Driver<'a> {
                 retry_after: conclusion.retry_after,
                 usage: conclusion.usage,
                 is_in_a_row: self.engine.apps.is_suspect(&name, &connection.id),
-                is_repeated: matches!(self.order.which, Which::Retry { .. }),
+                // A last try is a second one too: its refusal tells what became of the first, and nothing of the app.
+                is_repeated: matches!(self.order.which, Which::Retry { .. }) || conclusion.was_last_try,
                 life: conclusion
                     .expires_at
                     .filter(|_| conclusion.outcome == Outcome::Refreshed && connection.grant == Grant::Oauth2)

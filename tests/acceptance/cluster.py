@@ -92,7 +92,7 @@ class Cluster:
             self._run("pg_basebackup", "-D", self.data, "-d", f"host={host} port={port} user=postgres password={self.password}",
                       "-R", "-c", "fast", "--no-sync")
         else:
-            self._run("initdb", "-D", self.data, "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "scram-sha-256",
+            self._run("initdb", "-D", self.data, "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "password",
                       f"--pwfile={password_file}", "--no-sync")
         self.port = free_port()
         self._settings = {**SETTINGS, **(settings or {}), "port": self.port}
@@ -160,7 +160,7 @@ class Cluster:
 
     def connect(self, database: str, user: str = "postgres", password: str | None = None, port: int | None = None):
         connection = pg8000.dbapi.connect(user=user, password=password or self.password, host="127.0.0.1", port=port or self.port,
-                                          database=database)
+                                          database=database, ssl_context=False)
         connection.autocommit = True
         return connection
 

@@ -240,6 +240,6 @@ class PgBouncer:
                                         preexec_fn=_die_with_parent, **account)
 
     def close(self) -> None:
-        self.process.send_signal(signal.SIGQUIT)
+        self.process.kill()
         self.process.wait(timeout=30)
         shutil.rmtree(self.home, ignore_errors=True)

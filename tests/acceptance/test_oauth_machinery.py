@@ -144,7 +144,7 @@ def test_a_rotating_token_of_the_fake_meta_dies_when_the_next_is_issued(meta):
 
 def test_a_cut_database_refuses_everyone_until_it_is_mended(postgres, wire):
     def connect():
-        return pg8000.dbapi.connect(user="postgres", password=postgres.cluster.password, host="127.0.0.1", port=wire.port, database=postgres.database)
+        return pg8000.dbapi.connect(user="postgres", password=postgres.cluster.password, host="127.0.0.1", port=wire.port, database=postgres.database, ssl_context=False)
 
     before = connect()
     before.cursor().execute("SELECT 1")

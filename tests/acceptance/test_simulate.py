@@ -33,7 +33,6 @@ def test_the_faults_are_listed_and_an_unknown_one_is_named(perene):
 
 
 def test_a_rehearsal_takes_the_owners_dates_and_touches_nothing(world, tmp_path):
-    world.migrated()
     world.store.add_user(7, "ana@example.com", "ana")
     for key, token, left in ((1, "EAAsecret1", 5 * DAY), (2, "IGsecret2", 20 * DAY), (3, "THsecret3", 50 * DAY)):
         world.store.add(key, token, left, user=7)

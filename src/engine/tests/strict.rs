@@ -33,6 +33,19 @@ fn lose_the_first(world: &World) {
     });
 }
 
+/// A process dies while the provider works on all that was due.
+fn die_in_calls(world: &World) {
+    world.script.answer(|_| Reply::lost().after(seconds(3_600)));
+    let engine = world.engine();
+    let request = RunRequest::all(RunKind::Scheduled);
+    let never = Stop::never();
+    world.clock.run(async {
+        let run = std::pin::pin!(engine.run(&request, &never, &|_| {}));
+        let killed = std::pin::pin!(crate::clock::Clock::sleep(&world.clock, seconds(2)));
+        futures_util::future::select(run, killed).await;
+    });
+}
+
 fn state(world: &World, id: i64) -> Option<State> {
     world.memory(id).map(|memory| memory.state)
 }
@@ -193,16 +206,7 @@ fn a_last_try_without_an_answer_is_the_end_and_the_customer_hears_of_it_once() {
 fn a_process_that_dies_in_a_call_leaves_an_uncertain_connection_to_the_others() {
     let world = strict();
     world.insert_pair(1, minutes(18));
-    world.script.answer(|_| Reply::lost().after(seconds(3_600)));
-    let engine = world.engine();
-    let request = RunRequest::all(RunKind::Scheduled);
-    let never = Stop::never();
-    world.clock.run(async {
-        let run = std::pin::pin!(engine.run(&request, &never, &|_| {}));
-        let killed = std::pin::pin!(crate::clock::Clock::sleep(&world.clock, seconds(2)));
-        futures_util::future::select(run, killed).await;
-    });
-    drop(engine);
+    die_in_calls(&world);
     assert_eq!(world.script.drain(), 1);
 
     world.script.answer(|asked| Reply::rotated(&asked.token, hours(1)));
@@ -215,6 +219,25 @@ fn a_process_that_dies_in_a_call_leaves_an_uncertain_connection_to_the_others() 
     );
     world.serve(&other, seconds(17 * 60));
     assert_eq!((world.script.drain(), world.generation(1)), (1, 1), "the last try");
+}
+
+#[test]
+fn many_last_tries_that_are_refused_are_no_sign_of_trouble_at_the_app() {
+    let world = strict();
+    for id in 1..=30 {
+        world.insert_pair(id, minutes(18));
+    }
+    die_in_calls(&world);
+    assert_eq!(world.script.drain(), 30);
+
+    world.script.answer(|_| Reply::invalid_grant());
+    let engine = world.engine();
+    world.serve(&engine, seconds(100));
+    world.clock.advance(seconds(15 * 60));
+    let report = world.night(&engine);
+    assert_eq!((report.failed, report.deferred, world.script.drain()), (30, 0, 30));
+    assert!((1..=30).all(|id| matches!(state(&world, id), Some(State::NeedsReconnect { .. }))));
+    assert!(world.alarms().is_empty(), "{:?}", world.alarms());
 }
 
 #[test]

@@ -52,6 +52,10 @@ impl World {
         if self.observer.minute.1 > self.observer.busiest.1 {
             self.observer.busiest = self.observer.minute;
         }
+        let calls = &mut self.observer.seen[number].calls;
+        while calls.front().is_some_and(|(at, _)| now.duration_since(*at) > hours(24)) {
+            calls.pop_front();
+        }
         self.check_date(asked, now);
         self.check_pace(asked, now);
         self.check_limits(asked, now);
@@ -60,9 +64,6 @@ impl World {
         seen.in_flight.push(asked.replica);
         seen.last_call_at = Some(now);
         seen.calls.push_back((now, asked.replica));
-        while seen.calls.front().is_some_and(|(at, _)| now.duration_since(*at) > hours(24)) {
-            seen.calls.pop_front();
-        }
     }
 
     fn check_date(&mut self, asked: &Asked, now: Timestamp) {
