@@ -69,6 +69,9 @@ pub struct Memory {
     /// The expiry that the row held when it was last looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// When a failure was last added to `refresh_attempts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_at: Option<Timestamp>,
     /// When the provider closes its data to the app although the token lives on (Facebook Login, 90 days).
     /// <https://developers.facebook.com/docs/facebook-login/auth-vs-data>
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,6 +89,7 @@ impl Memory {
             next_try_at: None,
             fresh_since: None,
             expires_at: None,
+            counted_at: None,
             data_access_ends_at: None,
         }
     }

@@ -38,7 +38,8 @@ mod testing;
 pub use answer::{Answer, NoAnswer, Verdict};
 pub use connection::{Connection, Incident, Memory, State};
 pub use decide::{
-    Attempts, Context, Decision, ErrorText, Event, EventKind, Notice, NoticeKind, RowWrite, decide, intent, reconcile,
+    Attempts, Context, Counting, Decision, ErrorText, Event, EventKind, Notice, NoticeKind, RowWrite, decide, intent,
+    reconcile,
 };
 pub use exchange::{Call, Conclusion, Endpoint, Exchange, Step, Terms};
 pub use grant::{Class, Grant};

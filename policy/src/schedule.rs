@@ -54,6 +54,13 @@ impl Schedule {
         (next > now).then_some(next)
     }
 
+    /// The latest start at or before `now`; `None` if there is none to be found.
+    pub fn latest_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let from = now.to_zoned(self.zone.clone());
+        let latest = self.cron.find_previous_occurrence(&from, true).ok()?.timestamp();
+        (latest <= now).then_some(latest)
+    }
+
     /// Whether a run should have started since `last`, or none has ever been made.
     pub fn is_missed(&self, last: Option<Timestamp>, now: Timestamp) -> bool {
         last.is_none_or(|last| self.next_after(last).is_some_and(|next| next <= now))
@@ -89,6 +96,18 @@ mod tests {
         let daily = schedule("0 3 * * *", "America/Sao_Paulo");
         assert_eq!(daily.next_after(instant("2026-11-23T05:59:59Z")), Some(instant("2026-11-23T06:00:00Z")));
         assert_eq!(daily.next_after(instant("2026-11-23T06:00:00Z")), Some(instant("2026-11-24T06:00:00Z")));
+    }
+
+    #[test]
+    fn the_latest_start_may_be_now() {
+        let daily = schedule("0 3 * * *", "America/Sao_Paulo");
+        for (now, latest) in [
+            ("2026-11-23T06:00:00Z", "2026-11-23T06:00:00Z"),
+            ("2026-11-23T06:00:00.5Z", "2026-11-23T06:00:00Z"),
+            ("2026-11-24T05:59:59Z", "2026-11-23T06:00:00Z"),
+        ] {
+            assert_eq!(daily.latest_until(instant(now)), Some(instant(latest)), "{now}");
+        }
     }
 
     #[test]

@@ -20,8 +20,8 @@ use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind, Verdict};
 use perene_policy::app::{Alarm, Permission, Sighting};
 use perene_policy::planted::{self, Bug};
 use perene_policy::{
-    Call, Class, Conclusion, Connection, Context, Counted, Decision, Exchange, Grant, Outcome, Scope, Step, Terms,
-    decide,
+    Call, Class, Conclusion, Connection, Context, Counted, Counting, Decision, Exchange, Grant, Outcome, Scope, Step,
+    Terms, decide,
 };
 use uuid::Uuid;
 
@@ -68,8 +68,8 @@ pub(super) struct Order<'a> {
     pub(super) source: usize,
     pub(super) which: Which<'a>,
     pub(super) grants: &'a [Grant],
-    /// A failure adds to `refresh_attempts`.
-    pub(super) counts: bool,
+    /// Whether a failure adds to `refresh_attempts`.
+    pub(super) counting: Counting,
     /// Rows are sent although their date says otherwise: the operator named them and insists.
     pub(super) insist: bool,
     /// Of named rows, those that are not due are given back unsent.
@@ -745,7 +745,7 @@ impl<'a> Driver<'a> {
 
     fn decide(&mut self, connection: Connection, conclusion: &Conclusion, is_held: bool) {
         let secrets = self.engine.apps.secrets();
-        let context = self.engine.context(self.order.source, self.now(), self.order.counts, is_held, &secrets);
+        let context = self.engine.context(self.order.source, self.now(), self.order.counting, is_held, &secrets);
         let decision = decide(&connection, conclusion, &context);
         let outbox = outbox::of(self.engine, self.order.source, &connection, &decision, context.now);
         let guard = Guard::Lease(self.fence);
@@ -1023,7 +1023,7 @@ impl<'a> Driver<'a> {
         let refused = std::mem::take(&mut self.refused);
         let (engine, order) = (self.engine, self.order);
         if refused.is_empty() {
-            if order.counts && matches!(order.which, Which::Due { .. }) {
+            if order.counting.is_of_run() && matches!(order.which, Which::Due { .. }) {
                 let table = engine.parts.sources[order.source].table.to_string();
                 engine.parts.store.set_alarms(&format!("table {table}"), &[]).await?;
             }
@@ -1099,7 +1099,7 @@ impl Engine {
     /// Whether a row that comes up for a retry in a run has had its turn in it: among those that are due, or
     /// without a date. A run counts a connection once.
     pub(super) fn was_due_before(&self, order: &Order<'_>, connection: &Connection, now: Timestamp) -> bool {
-        order.counts
+        order.counting.is_of_run()
             && matches!(order.which, Which::Retry { .. })
             && (connection.expires_at.is_none() || self.is_in_window(order.source, connection, now))
     }
@@ -1137,14 +1137,14 @@ impl Engine {
         &'a self,
         source: usize,
         now: Timestamp,
-        counts: bool,
+        counting: Counting,
         is_held: bool,
         secrets: &'a [perene_policy::Secret],
     ) -> Context<'a> {
         Context {
             now,
             settings: self.settings(source),
-            counts,
+            counting,
             next_run_at: self.parts.schedule.next_after(now),
             tomorrow: self.parts.schedule.tomorrow(now),
             is_held,

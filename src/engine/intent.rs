@@ -4,7 +4,7 @@
 use std::sync::PoisonError;
 
 use jiff::Timestamp;
-use perene_policy::{Conclusion, Connection, Outcome, State, intent};
+use perene_policy::{Conclusion, Connection, Counting, Outcome, State, intent};
 
 use super::driver::{Driver, InFlight, Work};
 use super::{Engine, outbox};
@@ -53,7 +53,7 @@ impl Driver<'_> {
 
     fn intent_of(&self, in_flight: &InFlight, now: Timestamp) -> Commit {
         let connection = in_flight.connection.clone();
-        let context = self.engine.context(self.order.source, now, self.order.counts, false, &[]);
+        let context = self.engine.context(self.order.source, now, self.order.counting, false, &[]);
         let decision = intent(&connection, in_flight.exchange.is_last_try(), &context);
         let outbox = outbox::of(self.engine, self.order.source, &connection, &decision, context.now);
         Commit { source: self.order.source, connection, guard: Guard::Kept(self.fence), decision, outbox }
@@ -203,7 +203,7 @@ impl Engine {
             return Ok(true);
         }
         let conclusion = Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, "not_called") };
-        let context = self.context(source, now, false, false, &[]);
+        let context = self.context(source, now, Counting::Never, false, &[]);
         let decision = perene_policy::decide(before, &conclusion, &context);
         let commit = Commit { source, connection: row, guard: Guard::Lease(fence), decision, outbox: Vec::new() };
         self.parts.store.commit(&[commit], now).await?;

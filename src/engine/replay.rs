@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::app::Alarm;
 use perene_policy::planted::{self, Bug};
-use perene_policy::{Connection, Outcome, Replay, decide, replay};
+use perene_policy::{Connection, Counting, Outcome, Replay, decide, replay};
 use uuid::Uuid;
 
 use super::driver::{LEASE, later};
@@ -244,7 +244,7 @@ impl Engine {
         now: Timestamp,
     ) -> Commit {
         let secrets = self.apps.secrets();
-        let context = self.context(source, now, false, false, &secrets);
+        let context = self.context(source, now, Counting::Never, false, &secrets);
         let decision = decide(&row, conclusion, &context);
         debug_assert!(decision.outcome != Outcome::Superseded, "only the store finds that out");
         let outbox = outbox::of(self, source, &row, &decision, now);

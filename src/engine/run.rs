@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use perene_policy::Outcome;
+use jiff::Timestamp;
 use perene_policy::app::Alarm;
 use perene_policy::planted::{self, Bug};
+use perene_policy::{Counting, Outcome};
 
 use super::driver::Order;
 use super::report::{Report, Trouble};
@@ -144,12 +145,13 @@ impl Engine {
             true => Some(store.begin_run(request.kind.name(), self.holder(), now).await?),
             false => None,
         };
+        let counting = self.counting(request.kind, now);
         for (source, which, only_due) in self.selection(request) {
             let order = Order {
                 source,
                 which: which.as_which(),
                 grants: self.grants(source),
-                counts: true,
+                counting,
                 insist: request.force && !request.ids.is_empty(),
                 only_due,
                 only_untried: false,
@@ -171,6 +173,12 @@ impl Engine {
         }
         report.was_interrupted = stop.is_set();
         Ok(())
+    }
+
+    /// A run by hand counts whatever fails, each that the schedule has begun the same failure once.
+    pub(super) fn counting(&self, kind: RunKind, now: Timestamp) -> Counting {
+        let since = self.parts.schedule.latest_until(now).filter(|_| kind != RunKind::ByHand);
+        since.map_or(Counting::Each, Counting::OnceSince)
     }
 
     /// Rows that the provider refuses through our fault, one by one, must not stay unheard of: no hold on an app

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use perene_policy::Counting;
 use perene_policy::app::Permission;
 use perene_policy::planted::{self, Bug};
 
@@ -149,10 +150,10 @@ impl Engine {
             rounds.swept_at = Some(now);
         }
         if rounds.make_up_at.is_some_and(|at| at <= now) {
-            let report = self.make_up(true, stop).await?;
+            let report = self.make_up(self.counting(RunKind::CaughtUp, now), stop).await?;
             rounds.note(&report, self.parts.clock.now());
         } else if rounds.back_at.is_some() {
-            let report = self.make_up(false, stop).await?;
+            let report = self.make_up(Counting::Never, stop).await?;
             rounds.note(&report, self.parts.clock.now());
         }
         self.retry(stop).await?;
@@ -176,13 +177,13 @@ impl Engine {
     }
 
     /// Sends what the run left to others and they have not sent: one of them may have died. It belongs to the
-    /// run, so a failure `counts`; what another has tried meanwhile is not tried here again. What the database has
+    /// run, so a failure counts; what another has tried meanwhile is not tried here again. What the database has
     /// forgotten is sent in the same way, but was counted before.
-    async fn make_up(&self, counts: bool, stop: &Stop) -> Result<Report, StoreError> {
+    async fn make_up(&self, counting: Counting, stop: &Stop) -> Result<Report, StoreError> {
         let mut report = Report::default();
         for source in 0..self.parts.sources.len() {
             for which in self.due_of(source) {
-                let order = Order { counts, only_untried: true, ..self.uncounted(source, which) };
+                let order = Order { counting, only_untried: true, ..self.uncounted(source, which) };
                 self.pass(order, stop, &mut report, &|_| {}).await?;
             }
         }
@@ -271,7 +272,7 @@ impl Engine {
             source,
             which,
             grants: self.grants(source),
-            counts: planted::has(Bug::AttemptsOnRetries),
+            counting: if planted::has(Bug::AttemptsOnRetries) { Counting::Each } else { Counting::Never },
             insist: false,
             only_due: false,
             only_untried: false,

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use perene_policy::planted::{self, Bug};
-use perene_policy::{Connection, Decision, Grant, reconcile};
+use perene_policy::{Connection, Counting, Decision, Grant, reconcile};
 
 use super::report::Report;
 use super::{Engine, outbox};
@@ -58,7 +58,7 @@ impl Engine {
         let Remembered { source, id, version, memory, row } = remembered;
         let name =
             row.as_ref().and_then(|row| self.provider(*source).app(row.grant)).map(|app| app.name).unwrap_or_default();
-        let context = self.context(*source, now, false, self.apps.holds_notices(&name, now), &[]);
+        let context = self.context(*source, now, Counting::Never, self.apps.holds_notices(&name, now), &[]);
         let decision = reconcile(memory, row.as_ref(), &context)?;
         let connection = row.clone().unwrap_or_else(|| gone(id));
         let outbox = outbox::of(self, *source, &connection, &decision, now);

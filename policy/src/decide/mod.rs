@@ -27,8 +27,8 @@ pub struct Context<'a> {
     pub now: Timestamp,
     /// What the operator has set.
     pub settings: Settings,
-    /// Whether this pass is a run: only then does a failure add to `refresh_attempts`.
-    pub counts: bool,
+    /// Whether a failure adds to `refresh_attempts`.
+    pub counting: Counting,
     /// The start of the next scheduled run: no retry time lies beyond it, so that each run finds, and
     /// counts, every connection that still fails.
     pub next_run_at: Option<Timestamp>,
@@ -38,6 +38,33 @@ pub struct Context<'a> {
     pub is_held: bool,
     /// What must not stand in a text: the app's secret, for one. The connection's own tokens are added.
     pub secrets: &'a [Secret],
+}
+
+/// Whether a failure adds to `refresh_attempts`: only in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counting {
+    /// Not in this pass, which is between two runs.
+    Never,
+    /// Each failure.
+    Each,
+    /// Unless one of the same generation was counted at or after this instant, which is the run's time: of several
+    /// replicas each makes the run, and what fails in one's part may come up again in another's.
+    OnceSince(Timestamp),
+}
+
+impl Counting {
+    /// Whether this pass is a run.
+    pub fn is_of_run(self) -> bool {
+        self != Self::Never
+    }
+
+    fn takes(self, counted_at: Option<Timestamp>) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Each => true,
+            Self::OnceSince(since) => counted_at.is_none_or(|at| at < since),
+        }
+    }
 }
 
 /// What is to be done about one connection. Carried out by the store in one transaction.
@@ -448,6 +475,10 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
         memory.fresh_since = Some(now);
     }
     memory.next_try_at = next_try_at.filter(|_| !planted::has(Bug::RetryWithoutTime));
+    let counts = !context.is_held && context.counting.takes(memory.counted_at);
+    if counts {
+        memory.counted_at = Some(now);
+    }
 
     let text = failure_text(connection, conclusion, context);
     let mut decision = Decision {
@@ -455,14 +486,14 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
         write: Some(RowWrite {
             token: conclusion.token.clone(),
             refresh_token: conclusion.refresh_token.clone(),
-            attempts: if context.counts && !context.is_held { Attempts::AddOne } else { Attempts::Keep },
+            attempts: if counts { Attempts::AddOne } else { Attempts::Keep },
             error: ErrorText::Set(text.clone()),
             ..RowWrite::default()
         }),
         events: vec![Event { kind: EventKind::Tried, outcome: Some(outcome), text }],
         ..nothing(outcome)
     };
-    let attempts = connection.attempts.max(0).saturating_add(i64::from(context.counts && !context.is_held));
+    let attempts = connection.attempts.max(0).saturating_add(i64::from(counts));
     let incident = match memory.incident.take() {
         Some(incident) => incident,
         None => {
@@ -745,7 +776,9 @@ fn remember(connection: &Connection, state: State, context: &Context<'_>) -> Mem
     let mut memory = Memory::of(connection.token.fingerprint(), state, context.now);
     memory.since = since;
     memory.incident = before.and_then(|memory| memory.incident.clone());
-    memory.fresh_since = connection.memory_of_this_generation().and_then(|memory| memory.fresh_since);
+    let of_this_generation = connection.memory_of_this_generation();
+    memory.fresh_since = of_this_generation.and_then(|memory| memory.fresh_since);
+    memory.counted_at = of_this_generation.and_then(|memory| memory.counted_at);
     memory.data_access_ends_at = before.and_then(|memory| memory.data_access_ends_at);
     memory.expires_at = connection.expires_at;
     memory

@@ -14,7 +14,7 @@ fn context(settings: &Settings) -> Context<'_> {
     Context {
         now: now(),
         settings: *settings,
-        counts: true,
+        counting: Counting::Each,
         next_run_at: Some(now() + hours(24)),
         tomorrow: now() + hours(24),
         is_held: false,
@@ -110,10 +110,26 @@ fn the_apps_own_count_is_the_truth() {
 #[test]
 fn a_try_between_runs_counts_nothing() {
     let settings = settings();
-    let between = Context { counts: false, ..context(&settings) };
+    let between = Context { counting: Counting::Never, ..context(&settings) };
     let decision = decide(&row(2), &concluded(Outcome::Transient), &between);
     assert_eq!(decision.write.unwrap().attempts, Attempts::Keep);
     assert!(!decision.warns);
+}
+
+#[test]
+fn of_two_runs_at_one_time_the_first_counts() {
+    let settings = settings();
+    let mut row = row(0);
+    let run = Context { counting: Counting::OnceSince(now()), ..context(&settings) };
+    for (minute, attempts) in [(0, 1), (3, 1), (5, 1)] {
+        let run = Context { now: now() + SignedDuration::from_mins(minute), ..run };
+        live(&mut row, &concluded(Outcome::Transient), &run);
+        assert_eq!(row.attempts, attempts);
+    }
+    let tomorrow = now() + hours(24);
+    let run = Context { now: tomorrow, counting: Counting::OnceSince(tomorrow), ..run };
+    live(&mut row, &concluded(Outcome::Transient), &run);
+    assert_eq!(row.attempts, 2);
 }
 
 #[test]
