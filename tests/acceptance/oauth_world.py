@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -173,6 +174,11 @@ class OauthWorld:
 
     def in_state(self, state: str) -> set[int]:
         return {int(r["id"]) for r in self.store.query(f"SELECT id FROM {self.own('connection')} WHERE state = ?", state)}
+
+    def reason(self, key: int) -> str | None:
+        """Why the row is in the state in which it is."""
+        (row,) = self.store.query(f"SELECT memory FROM {self.own('connection')} WHERE id = ?", str(key))
+        return json.loads(row["memory"])["state"].get("reason")
 
     def last_tries(self) -> dict[int, int]:
         """How many last tries Perene has declared for each row."""
