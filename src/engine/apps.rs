@@ -87,8 +87,14 @@ impl Apps {
             fresh.last_probed = before.last_probed;
             unsaved = before.unsaved;
         }
+        let last = unsaved.last().map(|(_, at)| *at);
         for (sighting, at) in unsaved {
             fresh.learn(sighting, at);
+        }
+        if let Some(at) = last {
+            // What was judged here of these sightings was judged of a state that another replica has replaced: were it
+            // left at that, a brake would be off again while both have reason for it.
+            fresh.app.judge(at);
         }
         known.insert(identity.name.clone(), fresh);
         Ok(())

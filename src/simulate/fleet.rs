@@ -117,7 +117,7 @@ fn invent_one(number: usize, only: Option<Class>, chance: &mut Chance, now: Time
         has_data_access: grant == Grant::Facebook && chance.permille(200),
         login_at: issued_at,
         life,
-        generations: vec![Generation { expires_at, issued_at, is_of_login: true, sent: 0, was_received: true }],
+        generations: vec![Generation::of_login(issued_at, expires_at)],
         breaks_until: None,
     };
     let user_id = (number / 2).to_string();

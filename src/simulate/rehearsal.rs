@@ -133,7 +133,7 @@ impl Rehearsal {
             has_data_access: false,
             login_at: issued_at,
             life,
-            generations: vec![Generation { expires_at, issued_at, is_of_login: true, sent: 0, was_received: true }],
+            generations: vec![Generation::of_login(issued_at, expires_at)],
             breaks_until: None,
         };
         let user_id = row.user_id.clone().unwrap_or_default();

@@ -100,10 +100,17 @@ impl World {
 
     /// Answers a question about the app itself.
     pub(super) fn reply_about_app(&mut self, app: usize) -> Answer {
-        let is_down = [Kind::Outage, Kind::WrongSecret, Kind::AppSuspended, Kind::Redirect].into_iter();
-        let is_down = is_down.filter(|kind| self.weather.hits(*kind, app)).count() > 0;
-        let (status, body) = if is_down { (503, "{}") } else { (200, r#"{"data":{"is_valid":true,"expires_at":0}}"#) };
+        let (status, body) = match self.app_seems_well(app) {
+            true => (200, r#"{"data":{"is_valid":true,"expires_at":0}}"#),
+            false => (503, "{}"),
+        };
         Answer { status, headers: Vec::new(), body: body.as_bytes().to_vec(), truncated: false }
+    }
+
+    /// Whether the provider has nothing to say against the app itself.
+    pub(super) fn app_seems_well(&self, app: usize) -> bool {
+        let troubles = [Kind::Outage, Kind::WrongSecret, Kind::AppSuspended, Kind::Redirect];
+        !troubles.into_iter().any(|kind| self.weather.hits(kind, app))
     }
 
     /// What is the matter with all requests to the app's provider.

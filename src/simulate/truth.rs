@@ -31,6 +31,14 @@ pub(super) struct Generation {
     pub(super) sent: u32,
     /// Its answer has come whole to a replica.
     pub(super) was_received: bool,
+    /// Which generation was sent for it, once it has come.
+    pub(super) came_for: Option<usize>,
+}
+
+impl Generation {
+    pub(super) fn of_login(issued_at: Timestamp, expires_at: Timestamp) -> Self {
+        Self { expires_at, issued_at, is_of_login: true, sent: 0, was_received: true, came_for: None }
+    }
 }
 
 /// A linked account at a provider.
@@ -97,6 +105,7 @@ impl Account {
             is_of_login,
             sent: 0,
             was_received: is_of_login,
+            came_for: None,
         });
         self.latest()
     }

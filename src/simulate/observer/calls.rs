@@ -104,7 +104,9 @@ impl World {
         let is_well = self.has_been_good_for(number, hours(24), now);
         let expires_soon = seen.expires_at.is_none_or(|at| at.duration_since(now) < hours(48));
         let a_day = seen.calls.len();
-        if at_once >= CALLS_AT_ONCE {
+        // A brake that has just let go sends what it held, some of it for the second time in this look.
+        let may_be_sent_anew = self.observer.storm_since[self.app_of(number)].is_some();
+        if at_once >= CALLS_AT_ONCE && !may_be_sent_anew {
             self.broke("too_many_calls", Some(number), now, format!("the fourth call of replica {}", asked.replica));
         }
         let is_calm = now.duration_since(self.observer.disturbed_at) > seconds(120);
@@ -196,7 +198,8 @@ impl World {
                 } else {
                     None
                 };
-                self.accounts[number].generations[generation].was_received = true;
+                let issued = &mut self.accounts[number].generations[generation];
+                (issued.was_received, issued.came_for) = (true, Some(asked.generation));
                 let is_new = self.observer.seen[number].generation.is_none_or(|held| generation > held);
                 if is_new && was_there {
                     self.observer.unsettled.insert((number, generation), (asked.generation, now));

@@ -108,8 +108,9 @@ impl World {
     fn check_cause(&mut self, number: usize, memory: &Memory, now: Timestamp) {
         let app = self.app_of(number);
         let failing = self.observer.failed_in_storm[app].len();
-        let is_new = self.observer.storm_since[app]
-            .is_some_and(|since| now.duration_since(since) < SignedDuration::from_hours(20));
+        // Where the provider says that the app itself is well, many who are refused alike are believed after an hour.
+        let held_for = SignedDuration::from_hours(if self.app_seems_well(app) { 1 } else { 20 });
+        let is_new = self.observer.storm_since[app].is_some_and(|since| now.duration_since(since) < held_for);
         let is_well = self.accounts[number].is_well(now);
         let is_failure = matches!(memory.state, State::Failing { .. } | State::NeedsReconnect { .. });
         let began_in_storm = memory

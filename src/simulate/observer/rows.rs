@@ -107,6 +107,13 @@ impl World {
 
     fn check_generation(&mut self, number: usize, before: &Before, now: Timestamp) {
         let seen = &self.observer.seen[number];
+        if let (Some(old), Some(new)) = (before.generation, seen.generation)
+            && let Some(sent) = self.accounts[number].generations[new].came_for.filter(|sent| *sent < old && new != old)
+        {
+            let text = format!("what came for generation {sent} was written over generation {old}");
+            self.broke("newer_token_overwritten", Some(number), now, text);
+        }
+        let seen = &self.observer.seen[number];
         match (before.generation, seen.generation) {
             (Some(old), Some(new)) if new < old => {
                 let text = format!("from generation {old} to {new}");

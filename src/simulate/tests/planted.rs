@@ -8,7 +8,7 @@ use super::request;
 
 /// Each bug, the weather in which it shows, and how many connections for how many days.
 const SHOWS: &[(Bug, &str, usize, u32)] = &[
-    (Bug::NoCompareAndSwap, "reconnect-in-call:20d", 150, 50),
+    (Bug::NoCompareAndSwap, "reconnect-in-call:30d@day0", 150, 50),
     (Bug::NoJournal, "kill-before-commit", 60, 60),
     (Bug::NoIntent, "kill-in-call", 60, 60),
     (Bug::ReplayNever, "kill-before-commit", 60, 60),
@@ -28,7 +28,7 @@ const SHOWS: &[(Bug, &str, usize, u32)] = &[
     (Bug::WarnedTooLate, POISON, 100, 20),
     (Bug::FlagCleared, "revoked,not-extended", 60, 200),
     (Bug::NoBrake, "mass-refusal:12h@day0", 500, 10),
-    (Bug::NoCircuit, "meta-outage:1d@day0", 500, 10),
+    (Bug::NoCircuit, "meta-outage:10h@day0", 400, 4),
     (Bug::CircuitNeverCloses, "meta-outage:6h@day0", 200, 20),
     (Bug::NoSecondLook, "revoked,revoked", 60, 90),
     (Bug::AttemptsOnRetries, POISON, 100, 20),

@@ -31,7 +31,6 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_others() {
 }
 
 #[test]
-#[ignore = "takes minutes, and breaks a check of the observer that is not explained yet: see scripts/soak"]
 fn with_everything_going_wrong_every_promise_holds() {
     for seed in 1..=6 {
         held(&request(120, 150, seed, "all"));
@@ -42,7 +41,6 @@ const REVOCATIONS: &str =
     "revoked@day1,revoked@day1,revoked@day2,revoked@day2,revoked@day3,revoked@day3,revoked@day4,revoked@day4";
 
 #[test]
-#[ignore = "takes minutes, and breaks a check of the observer that is not explained yet: see scripts/soak"]
 fn each_fault_that_is_named_strikes() {
     let mut silent = Vec::new();
     for fault in FAULTS {
@@ -52,12 +50,12 @@ fn each_fault_that_is_named_strikes() {
                 format!("{name}:20d@day0,{REVOCATIONS}")
             }
             "kill-at-notice" => format!("kill-at-notice,{REVOCATIONS}"),
-            name if fault.lasts() => format!("{name}:20d@day0"),
+            name if fault.lasts() => format!("{name}:1d@day0"),
             name => name.to_owned(),
         };
-        let days = if fault.name == "daylight-saving" { 200 } else { 45 };
+        let days = if fault.name == "daylight-saving" { 200 } else { 24 };
         let struck = (1..=5).any(|seed| {
-            let outcome = held(&request(100, days, seed, &faults));
+            let outcome = held(&request(80, days, seed, &faults));
             outcome.faults.iter().any(|(name, count)| *name == fault.name && *count > 0)
         });
         if !struck {
