@@ -242,6 +242,9 @@ pub fn decide(connection: &Connection, conclusion: &Conclusion, context: &Contex
     let is_failure = conclusion.outcome.counted() == Counted::Failed;
     // What may be spent is remembered as such, whoever else is in trouble at the same time.
     if context.is_held && is_failure && conclusion.token.is_none() && !conclusion.is_uncertain {
+        if conclusion.sends_once && conclusion.was_sent && conclusion.outcome == Outcome::NeedsReconnect {
+            return failed(connection, &doubted(conclusion), context);
+        }
         return held(connection, conclusion, context);
     }
     let is_far = connection.expires_at.is_some_and(|at| !within(at, context.now, due::LOOK_AHEAD));
@@ -275,6 +278,21 @@ pub fn superseded(connection: &Connection) -> Decision {
             text: "the app changed the row meanwhile".to_owned(),
         }],
         ..nothing(Outcome::Superseded)
+    }
+}
+
+/// A refusal that is not believed, by a provider that punishes reuse: it is not sent again and again until it is
+/// believed, but once, as what is uncertain is. Of a last try there is no other.
+fn doubted(conclusion: &Conclusion) -> Conclusion {
+    if conclusion.was_last_try {
+        return conclusion.clone();
+    }
+    Conclusion {
+        outcome: Outcome::Transient,
+        reason: "refused_among_many",
+        message: None,
+        is_uncertain: true,
+        ..conclusion.clone()
     }
 }
 
@@ -831,6 +849,9 @@ fn explain(reason: &str) -> &str {
         }
         "refused_before" => "not sent: the provider has refused this token, and punishes sending it again",
         "no_answer_yet" => "the token was sent, and its answer was lost",
+        "refused_among_many" => {
+            "the provider has refused it together with many others, which is not believed: one last try follows before it ends"
+        }
         "last_try_unanswered" => "the last try was not answered either: only the customer's login helps",
         "no_token" => "the provider answered with success, and without a token",
         "expiry_unknown" => "the provider gave a token without telling when it expires",

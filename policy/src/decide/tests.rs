@@ -117,6 +117,25 @@ fn a_try_between_runs_counts_nothing() {
 }
 
 #[test]
+fn a_refusal_under_the_brake_by_a_provider_that_punishes_reuse_is_doubted_once() {
+    let settings = settings();
+    let held = Context { is_held: true, ..context(&settings) };
+    let refused = Conclusion { sends_once: true, ..concluded(Outcome::NeedsReconnect) };
+    let mut row = row(0);
+    let decision = live(&mut row, &refused, &held);
+    let memory = row.memory.as_ref().expect("it is remembered");
+    assert!(matches!(memory.state, State::Uncertain { is_last: false, .. }), "{:?}", memory.state);
+    assert!(memory.next_try_at.is_some_and(|at| at > now() + hours(4 * 24)), "not before it ends: {memory:?}");
+    assert_eq!((decision.counted, row.attempts, decision.warns), (Some(Counted::Deferred), 0, false));
+
+    let refused = Conclusion { was_last_try: true, ..refused };
+    let decision = live(&mut row, &refused, &held);
+    let memory = row.memory.as_ref().expect("it is remembered");
+    assert!(matches!(memory.state, State::NeedsReconnect { .. }), "{:?}", memory.state);
+    assert_eq!((memory.next_try_at, row.attempts, decision.warns), (Some(backoff::NEVER), 0, false));
+}
+
+#[test]
 fn of_two_runs_at_one_time_the_first_counts() {
     let settings = settings();
     let mut row = row(0);
