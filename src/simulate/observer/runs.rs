@@ -125,7 +125,13 @@ impl World {
         if is_young || self.is_row_refused(number) || !self.has_been_good_for(number, hours(26), now) {
             return;
         }
-        if seen.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::Uncertain { .. })) {
+        // What is in doubt waits for its last try; what a strict provider has refused, wrongly or not, has none.
+        let waits = seen.memory.as_ref().is_some_and(|memory| match memory.state {
+            State::Uncertain { .. } => true,
+            State::NeedsReconnect { .. } => self.is_strict(number),
+            _ => false,
+        });
+        if waits {
             return;
         }
         let was_called = seen.last_call_at.is_some_and(|at| at >= due_at);
