@@ -1032,36 +1032,36 @@ impl<'a> Driver<'a> {
         if refused.len() >= perene_policy::app::BRAKE_CONNECTIONS {
             return self.alarm_of_refusals(&refused).await;
         }
-        let ids: Vec<String> = refused.iter().map(|(id, _)| id.clone()).collect();
-        let now = self.now();
-        let claim = Claim {
-            source: order.source,
-            which: Which::Named { ids: &ids },
-            grants: order.grants,
-            holder: &engine.holder,
-            fence: self.fence,
-            now,
-            until: lease_until(now),
-            after: None,
-            limit: ids.len(),
-            overdue: SignedDuration::ZERO,
-        };
-        for connection in engine.parts.store.claim(&claim).await?.connections {
-            let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
-            conclusion.scope = Some(Scope::Connection);
-            conclusion.message = refused
-                .iter()
-                .find(|(id, _)| *id == connection.id)
-                .map(|(_, text)| format!("refreshed, but the database refused to store it: {text}"));
-            self.decide(connection, &conclusion, false);
-        }
-        let commits = std::mem::take(&mut self.decided);
-        let committed = engine.parts.store.commit(&commits, now).await?;
-        for (commit, committed) in commits.iter().zip(committed) {
-            if committed == Committed::Done {
-                self.book(&commit.connection, &commit.decision);
-            } else {
-                self.report.book(Outcome::Unrecognised, Counted::Failed);
+        let mut ids: Vec<String> = refused.iter().map(|(id, _)| id.clone()).collect();
+        // Where not even the count can be written, what follows from it is remembered all the same.
+        for is_with_row in [true, false] {
+            let now = self.now();
+            let claim = engine.named(order.source, &ids, self.fence, now);
+            for connection in engine.parts.store.claim(&claim).await?.connections {
+                let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
+                conclusion.scope = Some(Scope::Connection);
+                // What was sent is spent, and what came is in the journal alone: nobody else must send it again.
+                conclusion.was_sent = true;
+                conclusion.sends_once = engine.provider(order.source).class() == Class::Strict;
+                conclusion.was_last_try = conclusion.sends_once;
+                conclusion.message = refused
+                    .iter()
+                    .find(|(id, _)| *id == connection.id)
+                    .map(|(_, text)| format!("refreshed, but the database refused to store it: {text}"));
+                self.decide(connection, &conclusion, false);
+            }
+            let mut commits = std::mem::take(&mut self.decided);
+            if !is_with_row {
+                commits.iter_mut().for_each(|commit| commit.decision.write = None);
+            }
+            let committed = engine.parts.store.commit(&commits, now).await?;
+            ids.clear();
+            for (commit, committed) in commits.iter().zip(committed) {
+                match committed {
+                    Committed::Done => self.book(&commit.connection, &commit.decision),
+                    Committed::Refused(_) if is_with_row => ids.push(commit.connection.id.clone()),
+                    _ => self.report.book(Outcome::Unrecognised, Counted::Failed),
+                }
             }
         }
         Ok(())

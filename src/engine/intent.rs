@@ -3,7 +3,7 @@
 
 use std::sync::PoisonError;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use perene_policy::{Conclusion, Connection, Counting, Outcome, State, intent};
 
 use super::driver::{Driver, InFlight, Work};
@@ -11,6 +11,9 @@ use super::{Engine, outbox};
 use crate::failpoint::fail_at;
 use crate::journal::JournalError;
 use crate::store::{Commit, Committed, Guard, Lease, StoreError};
+
+/// So long after an intent was begun to be written its token may be sent: well within a lease.
+const INTENT_GOOD_FOR: SignedDuration = SignedDuration::from_secs(15);
 
 /// What was not sent, although its intent may stand in the database.
 #[derive(Debug)]
@@ -72,10 +75,12 @@ impl Driver<'_> {
             Ok(written) => written,
             Err(why) => return self.not_intended(batch, sent_at, why),
         };
+        // A process that stood still in between may have lost its leases, and another one may have sent the tokens.
+        let is_fresh = self.now().duration_since(sent_at) < INTENT_GOOD_FOR;
         let mut given_back = Vec::new();
         for (in_flight, committed) in batch.into_iter().zip(written) {
             match committed {
-                Committed::Done if self.may_still_be_called(&in_flight) => self.call(Box::new(in_flight)),
+                Committed::Done if is_fresh && self.may_still_be_called(&in_flight) => self.call(Box::new(in_flight)),
                 Committed::Done => self.keep_back(in_flight, "not_called"),
                 Committed::Superseded => {
                     given_back.push(in_flight.connection.id.clone());

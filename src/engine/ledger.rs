@@ -194,7 +194,11 @@ impl Ledger {
         let ids = inner.by_connection.get(&(table.to_owned(), row.id.clone()));
         let mut entries = ids.into_iter().flatten().filter_map(|id| inner.known.get(id));
         // A provider that gives the same string again has spent nothing.
-        entries.any(|known| is_answered(&kept(&known.entry), row) && known.entry.sent != known.entry.token)
+        entries.any(|known| {
+            let entry = &known.entry;
+            let is_new_refresh = entry.refresh_token.is_some() && entry.refresh_token != entry.sent_refresh;
+            is_answered(&kept(entry), row) && (entry.sent != entry.token || is_new_refresh)
+        })
     }
 
     /// Opens again what was settled about this connection: the database holds an older generation.

@@ -20,6 +20,12 @@ pub const INSPECT_AFTER: SignedDuration = SignedDuration::from_hours(12);
 /// A connection that came up for another try while the circuit or the brake holds comes up again after this time.
 pub const HELD_AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(15);
 
+/// With which step of the series a last try goes on that did not get through: an hour, or a quarter of what is left.
+const LAST_TRY_STEP: u32 = 3;
+
+/// How often a token that has expired is sent although nobody knows the error that comes.
+const LATE_RARELY: SignedDuration = SignedDuration::from_hours(1);
+
 /// What surrounds a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -239,6 +245,8 @@ pub fn decide(connection: &Connection, conclusion: &Conclusion, context: &Contex
     if conclusion.is_kept_back {
         return kept_back(connection, conclusion, context);
     }
+    let ended = ended_by_last_try(conclusion);
+    let conclusion = ended.as_ref().unwrap_or(conclusion);
     let is_failure = conclusion.outcome.counted() == Counted::Failed;
     // What may be spent is remembered as such, whoever else is in trouble at the same time.
     if context.is_held && is_failure && conclusion.token.is_none() && !conclusion.is_uncertain {
@@ -279,6 +287,19 @@ pub fn superseded(connection: &Connection) -> Decision {
         }],
         ..nothing(Outcome::Superseded)
     }
+}
+
+/// A last try that the provider has answered with an error is the last, whatever the error says: the token may be
+/// spent, and a provider that has another word for that would be asked again and again. What did not get through to
+/// the token (a limit, an outage) is none of these.
+fn ended_by_last_try(conclusion: &Conclusion) -> Option<Conclusion> {
+    let is_answered = match conclusion.outcome {
+        Outcome::Unrecognised => true,
+        Outcome::Misconfigured => conclusion.scope == Some(crate::outcome::Scope::Connection),
+        _ => false,
+    };
+    let is_ended = is_answered && conclusion.was_last_try && conclusion.token.is_none();
+    is_ended.then(|| Conclusion { outcome: Outcome::NeedsReconnect, ..conclusion.clone() })
 }
 
 /// A refusal that is not believed, by a provider that punishes reuse: it is not sent again and again until it is
@@ -479,9 +500,11 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
             let state = State::Uncertain { sent_at: now, reason, is_last: false };
             (state, Some(last_try_at(connection, now)))
         }
-        // The last try did not get through to the provider: it is still to be made.
+        // The last try did not get through to the provider: it is still to be made, and each time it is sent may be one
+        // too many. So not by the series from its first step on.
         _ if conclusion.was_last_try && conclusion.token.is_none() => {
-            (State::Uncertain { sent_at: now, reason, is_last: false }, Some(soon()))
+            let next = backoff::next_try(&connection.id, LAST_TRY_STEP, connection.expires_at, now);
+            (State::Uncertain { sent_at: now, reason, is_last: false }, Some(next))
         }
         Outcome::Unrecognised => (State::Failing { outcome, reason, retries }, Some(rarely(connection, context))),
         _ => (State::Failing { outcome, reason, retries }, Some(soon())),
@@ -593,7 +616,13 @@ fn waits(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>
         }
         _ => later(now, conclusion.retry_after.unwrap_or(due::MINIMUM_AGE)),
     };
-    let state = State::Waiting { outcome, reason: conclusion.reason.to_owned(), times };
+    let state = match connection.memory_of_this_generation().map(|memory| &memory.state) {
+        // What is in doubt stays in doubt: the last try is still to be made.
+        Some(State::Uncertain { sent_at, reason, .. }) => {
+            State::Uncertain { sent_at: *sent_at, reason: reason.clone(), is_last: false }
+        }
+        _ => State::Waiting { outcome, reason: conclusion.reason.to_owned(), times },
+    };
     let mut memory = remember(connection, state, context);
     memory.next_try_at = Some(wait_until);
     decision.memory = Some(memory);
@@ -827,9 +856,12 @@ fn failure_text(connection: &Connection, conclusion: &Conclusion, context: &Cont
     }
 }
 
-/// Once a day, but never fewer than one try a quarter of the remaining life.
+/// Once a day, but never fewer than one try a quarter of the remaining life, and once an hour when that is over.
 fn rarely(connection: &Connection, context: &Context<'_>) -> Timestamp {
-    let left = connection.expires_at.map(|at| at.duration_since(context.now) / 4);
+    let left = connection.expires_at.map(|at| match at.duration_since(context.now) {
+        left if left.is_positive() => left / 4,
+        _ => LATE_RARELY,
+    });
     left.map_or(context.tomorrow, |left| context.tomorrow.min(later(context.now, left.max(backoff::SOONEST))))
 }
 

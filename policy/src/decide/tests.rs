@@ -136,6 +136,34 @@ fn a_refusal_under_the_brake_by_a_provider_that_punishes_reuse_is_doubted_once()
 }
 
 #[test]
+fn a_last_try_that_is_answered_with_any_error_is_the_last() {
+    let settings = settings();
+    let uncertain = || {
+        let mut row = row(0);
+        let state = State::Uncertain { sent_at: now(), reason: "answer_lost".to_owned(), is_last: false };
+        row.memory = Some(Memory::of(row.token.fingerprint(), state, now()));
+        row
+    };
+    let last = |outcome| Conclusion { sends_once: true, was_last_try: true, ..concluded(outcome) };
+    let about_the_connection = |outcome| Conclusion { scope: Some(Scope::Connection), ..last(outcome) };
+    for refused in [last(Outcome::Unrecognised), about_the_connection(Outcome::Misconfigured)] {
+        let mut row = uncertain();
+        live(&mut row, &refused, &context(&settings));
+        let memory = row.memory.as_ref().expect("it is remembered");
+        assert!(matches!(memory.state, State::NeedsReconnect { .. }), "{:?}", memory.state);
+        assert_eq!(memory.next_try_at, Some(backoff::NEVER));
+    }
+    // What did not get as far as the token leaves it in doubt, and the try to be made.
+    for passing in [last(Outcome::Transient), about_the_connection(Outcome::RateLimited)] {
+        let mut row = uncertain();
+        live(&mut row, &passing, &context(&settings));
+        let memory = row.memory.as_ref().expect("it is remembered");
+        assert!(matches!(memory.state, State::Uncertain { is_last: false, .. }), "{:?}", memory.state);
+        assert!(memory.next_try_at.is_some_and(|at| at >= now() + SignedDuration::from_mins(45)), "{memory:?}");
+    }
+}
+
+#[test]
 fn of_two_runs_at_one_time_the_first_counts() {
     let settings = settings();
     let mut row = row(0);

@@ -241,6 +241,27 @@ fn many_last_tries_that_are_refused_are_no_sign_of_trouble_at_the_app() {
 }
 
 #[test]
+fn what_the_database_refuses_to_store_is_sent_by_nobody_else() {
+    let world = strict();
+    world.insert_pair(1, minutes(18));
+    world.store.refuse_row(0, "1", Some("value too long for type character varying(20)"));
+    let engine = world.engine();
+    assert_eq!((world.night(&engine).failed, world.script.drain()), (1, 1));
+    world.store.refuse_row(0, "1", None);
+
+    assert!(matches!(state(&world, 1), Some(State::NeedsReconnect { .. })));
+    let memory = world.memory(1).expect("it is remembered");
+    assert_eq!(memory.next_try_at, Some(perene_policy::backoff::NEVER));
+
+    world.serve(&engine, seconds(20));
+    assert_eq!(
+        (world.generation(1), world.script.drain(), world.flag(1)),
+        (1, 0, false),
+        "it is stored from the journal"
+    );
+}
+
+#[test]
 fn a_refusal_of_what_the_app_has_used_itself_is_a_lost_race() {
     let world = strict();
     world.insert_pair(1, minutes(10));

@@ -151,6 +151,25 @@ pub(crate) async fn a_new_refresh_token_is_stored_with_the_token<F: Fixture>() {
     }
 }
 
+pub(crate) async fn a_refresh_token_that_the_app_replaced_wins<F: Fixture>() {
+    let world = World::<F>::new().await;
+    world.fixture.execute("ALTER TABLE instagram_connections ADD COLUMN refresh_token TEXT").await;
+    let mut source = Source { provider: "google".to_owned(), ..Source::default() };
+    source.columns.refresh_token = Some("refresh_token".to_owned());
+    let store = world.fixture.open(vec![source]).await.expect("opens");
+    world.insert(1, "access-1", Some(now() + days(1))).await;
+    world.update(1, "refresh_token = 'refresh-1'").await;
+    let claim = crate::store::Claim { grants: &[perene_policy::Grant::Oauth2], ..due() };
+    let connection = store.claim(&claim).await.expect("claims").connections.remove(0);
+    world.update(1, "refresh_token = 'refresh-of-the-app'").await;
+    let mut decision = refreshed("access-2");
+    decision.write.as_mut().expect("a success is written").refresh_token = Some(Secret::new("refresh-2"));
+    let committed = store.commit(&[leased(connection, decision)], now()).await.expect("commits");
+    assert_eq!(committed, [Committed::Superseded]);
+    let rows = world.fixture.texts("SELECT access_token, refresh_token FROM instagram_connections").await;
+    assert_eq!(rows, [[Some("access-1".to_owned()), Some("refresh-of-the-app".to_owned())]]);
+}
+
 pub(crate) async fn a_token_that_the_app_replaced_wins<F: Fixture>() {
     let world = World::<F>::new().await;
     for (id, assignment) in

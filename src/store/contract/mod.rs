@@ -116,6 +116,7 @@ macro_rules! contract_suite {
                 an_inspection_writes_the_expiry_only,
                 a_token_that_was_issued_without_a_date_leaves_the_expiry,
                 a_new_refresh_token_is_stored_with_the_token,
+                a_refresh_token_that_the_app_replaced_wins,
                 a_token_that_the_app_replaced_wins,
                 a_row_that_the_app_deleted_stays_deleted,
                 a_decision_without_a_write_is_compared_too,

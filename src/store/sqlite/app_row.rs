@@ -18,7 +18,8 @@ pub(super) async fn swap(
 ) -> Result<bool, sqlx::Error> {
     let Commit { connection, decision, .. } = commit;
     let write = decision.write.as_ref().filter(|write| writes_anything(mapped, write));
-    let in_sql = is_compared_in_sql(connection);
+    // At a rotating provider it is the refresh token that was sent: where both are mapped, both are compared.
+    let in_sql = is_compared_in_sql(connection) && mapped.source.columns.refresh_token.is_none();
     if write.is_none() || !in_sql {
         let is_same = match holds_token(transaction, mapped, shapes, connection).await? {
             Some(is_same) => is_same,
@@ -51,12 +52,15 @@ async fn holds_token(
     connection: &Connection,
 ) -> Result<Option<bool>, sqlx::Error> {
     let token = mapped.token();
+    let refresh = mapped.source.columns.refresh_token.as_deref().map(|name| mapped.column(name));
     let mut statement = Statement::new(format!("SELECT {}, coalesce(octet_length({token}), 0)", token_of(&token)));
+    statement.push(format!(", {}", refresh.as_deref().map_or_else(|| "NULL".to_owned(), token_of)));
     statement.push(format!(" FROM {} AS t WHERE {} = ", mapped.table, shapes.key)).push_bind(connection.id.clone());
     let Some(row) = statement.build().fetch_optional(&mut **transaction).await? else { return Ok(None) };
     let bytes: i64 = row.try_get(1)?;
     let is_same = usize::try_from(bytes) == Ok(connection.token_bytes) && text_of(row.try_get(0)?) == connection.token;
-    Ok(Some(is_same))
+    let refresh_held = row.try_get::<Option<Vec<u8>>, _>(2)?.map(|bytes| text_of(Some(bytes)));
+    Ok(Some(is_same && (refresh.is_none() || refresh_held == connection.refresh_token)))
 }
 
 fn writes_anything(mapped: &Mapped, write: &RowWrite) -> bool {
