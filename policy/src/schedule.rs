@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use croner::Cron;
 use jiff::tz::TimeZone;
@@ -16,7 +17,19 @@ use crate::planted::{self, Bug};
 pub struct Schedule {
     cron: Cron,
     zone: TimeZone,
+    known: Arc<Mutex<Vec<Known>>>,
 }
+
+/// From when on the next start is the one that was found. Found anew for every decision of a run, the search through
+/// the calendar would take more time than the decision.
+#[derive(Clone, Copy)]
+struct Known {
+    from: Timestamp,
+    next: Timestamp,
+}
+
+/// Asked for are the next start, tomorrow's, and the one after the last run.
+const KNOWN_MAX: usize = 4;
 
 /// A cron expression that cannot be read, or that names no instant (30 February).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +50,7 @@ impl Schedule {
     /// When it cannot be read, or no instant within the next years fits it.
     pub fn parse(cron: &str, zone: TimeZone, now: Timestamp) -> Result<Self, BadCron> {
         let parsed = Cron::from_str(cron).map_err(|error| BadCron(error.to_string().to_lowercase()))?;
-        let schedule = Self { cron: parsed, zone };
+        let schedule = Self { cron: parsed, zone, known: Arc::default() };
         if schedule.next_after(now).is_none() {
             return Err(BadCron("no date fits it".to_owned()));
         }
@@ -46,6 +59,27 @@ impl Schedule {
 
     /// The first start after `now`; `None` if there is none to be found.
     pub fn next_after(&self, now: Timestamp) -> Option<Timestamp> {
+        if planted::has(Bug::ZoneIgnored) || planted::has(Bug::RunLeftOut) {
+            return self.search(now);
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.iter().find(|known| (known.from..known.next).contains(&now)) {
+            return Some(known.next);
+        }
+        let next = self.search(now)?;
+        match known.iter_mut().find(|known| known.next == next) {
+            Some(known) => known.from = known.from.min(now),
+            None => {
+                if known.len() == KNOWN_MAX {
+                    known.remove(0);
+                }
+                known.push(Known { from: now, next });
+            }
+        }
+        Some(next)
+    }
+
+    fn search(&self, now: Timestamp) -> Option<Timestamp> {
         let zone = if planted::has(Bug::ZoneIgnored) { TimeZone::UTC } else { self.zone.clone() };
         let now = if planted::has(Bug::RunLeftOut) { later(now, SignedDuration::from_hours(30)) } else { now };
         let from = now.to_zoned(zone);
@@ -107,6 +141,16 @@ mod tests {
             ("2026-11-24T05:59:59Z", "2026-11-23T06:00:00Z"),
         ] {
             assert_eq!(daily.latest_until(instant(now)), Some(instant(latest)), "{now}");
+        }
+    }
+
+    #[test]
+    fn what_was_found_before_is_found_again_in_any_order() {
+        let daily = schedule("0 3 * * *", "America/Sao_Paulo");
+        let start = instant("2026-11-20T00:00:00Z");
+        for hour in [30, 5, 100, 6, 54, 7, 31, 29, 101, 0] {
+            let now = start + hours(hour);
+            assert_eq!(daily.next_after(now), daily.search(now), "{now}");
         }
     }
 

@@ -24,14 +24,15 @@ pub(super) struct Script {
     clock: VirtualClock,
     replica: usize,
     class: Class,
-    /// Name and number of the app of each grant.
-    apps: Vec<(Grant, String, usize)>,
+    /// The app of each grant, and its number.
+    apps: Vec<(Grant, AppIdentity, usize)>,
     life: Option<SignedDuration>,
 }
 
 impl Script {
     pub(super) fn new(world: Shared, clock: VirtualClock, replica: usize, source: &FleetSource) -> Self {
-        Self { world, clock, replica, class: source.class, apps: source.apps.clone(), life: source.usual_life }
+        let apps = source.apps.iter().map(|(grant, name, number)| (*grant, identity(name, *number), *number));
+        Self { world, clock, replica, class: source.class, apps: apps.collect(), life: source.usual_life }
     }
 
     fn app_number(&self, grant: Grant) -> usize {
@@ -46,16 +47,15 @@ impl Script {
     }
 }
 
+fn identity(name: &str, number: usize) -> AppIdentity {
+    let secret = format!("{SECRET_MARK}{number}");
+    AppIdentity { name: name.to_owned(), credentials: Fingerprint::of(&secret), secrets: vec![Secret::new(secret)] }
+}
+
 #[async_trait]
 impl Provider for Script {
     fn app(&self, grant: Grant) -> Option<AppIdentity> {
-        let (_, name, number) = self.apps.iter().find(|(known, ..)| *known == grant)?;
-        let secret = format!("{SECRET_MARK}{number}");
-        Some(AppIdentity {
-            name: name.clone(),
-            credentials: Fingerprint::of(&secret),
-            secrets: vec![Secret::new(secret)],
-        })
+        self.apps.iter().find(|(known, ..)| *known == grant).map(|(_, identity, _)| identity.clone())
     }
 
     fn class(&self) -> Class {
