@@ -135,6 +135,8 @@ pub(super) struct Driver<'a> {
     is_napping: bool,
     is_saving: bool,
     must_save: bool,
+    must_settle: bool,
+    is_settling: bool,
     last_beat: Duration,
     /// When the database last took a write.
     last_heard: Duration,
@@ -168,7 +170,10 @@ pub(super) enum Work {
     Waited(Box<InFlight>),
     /// With the time at which the commit began.
     Committed(Vec<Commit>, Duration, Result<Vec<Committed>, StoreError>),
-    Beaten(Result<u64, StoreError>),
+    /// Whether another server has answered than before.
+    Beaten(Result<bool, StoreError>),
+    /// The journal has been compared with what the server that took over holds.
+    SettledUp(Result<(), StoreError>),
     Released(Vec<String>, Result<(), StoreError>),
     /// The database has been left alone for a while.
     Rested,
@@ -220,6 +225,8 @@ impl<'a> Driver<'a> {
             is_napping: false,
             is_saving: false,
             must_save: false,
+            must_settle: false,
+            is_settling: false,
             last_beat: engine.parts.clock.monotonic(),
             last_heard: engine.parts.clock.monotonic(),
             page_count: 0,
@@ -530,8 +537,18 @@ impl<'a> Driver<'a> {
             Work::Beaten(result) => {
                 self.outage.set_beat(None);
                 match result {
-                    Ok(_) => self.passed(),
+                    Ok(is_another_server) => {
+                        self.passed();
+                        self.settle_up(is_another_server);
+                    }
                     Err(error) => self.failed(error),
+                }
+            }
+            Work::SettledUp(result) => {
+                self.is_settling = false;
+                if let Err(error) = result {
+                    self.must_settle = true;
+                    self.failed(error);
                 }
             }
             Work::Released(ids, result) => match result {
@@ -1013,8 +1030,23 @@ impl<'a> Driver<'a> {
         let engine = self.engine;
         self.works.push(Box::pin(async move {
             let until = lease_until(engine.parts.clock.now());
-            Work::Beaten(engine.parts.store.extend(&engine.holder, until).await)
+            let extended = engine.parts.store.extend(&engine.holder, until).await;
+            Work::Beaten(match extended {
+                Ok(_) => engine.meet_server().await,
+                Err(error) => Err(error),
+            })
         }));
+    }
+
+    /// Another server has taken over in the middle of this pass, which may last for hours: what it has lost is brought
+    /// back at once, because other replicas leave strict providers alone for a minute only.
+    pub(super) fn settle_up(&mut self, is_another_server: bool) {
+        self.must_settle |= is_another_server;
+        if self.must_settle && !self.is_settling {
+            (self.must_settle, self.is_settling) = (false, true);
+            let engine = self.engine;
+            self.works.push(Box::pin(async move { Work::SettledUp(engine.settle_up().await) }));
+        }
     }
 
     /// A row that the database refuses to write is a failure that the customer and the operator must hear of,

@@ -124,7 +124,10 @@ impl Driver<'_> {
                 tracing::error!("nothing is sent to providers that punish reuse: {error}");
                 "journal_unwritable"
             }
-            NoIntent::Settling => "database_replaced",
+            NoIntent::Settling => {
+                self.settle_up(true);
+                "database_replaced"
+            }
         };
         for in_flight in batch {
             if let Some(name) = self.app_name(in_flight.connection.grant) {

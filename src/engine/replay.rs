@@ -42,13 +42,8 @@ impl Engine {
         if self.ledger.own().is_none() {
             return Ok(());
         }
-        let incarnation = self.parts.store.incarnation().await?;
+        self.meet_server().await?;
         let now = self.parts.clock.now();
-        if self.ledger.meet(&incarnation, now) {
-            tracing::warn!(
-                "the database was restarted, or another server has taken its place: comparing it with the journal"
-            );
-        }
         self.ledger.look_around(now).await;
         self.take_back_intents().await?;
         if !planted::has(Bug::ReplayNever) {
@@ -81,6 +76,21 @@ impl Engine {
             tracing::error!(alarm = alarm.kind, "{}", alarm.text);
         }
         Ok(())
+    }
+
+    /// Looks which server answers; returns whether it is another one than before.
+    pub(super) async fn meet_server(&self) -> Result<bool, StoreError> {
+        if self.ledger.own().is_none() {
+            return Ok(false);
+        }
+        let incarnation = self.parts.store.incarnation().await?;
+        let is_another = self.ledger.meet(&incarnation, self.parts.clock.now());
+        if is_another {
+            tracing::warn!(
+                "the database was restarted, or another server has taken its place: comparing it with the journal"
+            );
+        }
+        Ok(is_another)
     }
 
     /// Replays what is open. Returns how many answers were stored by it.

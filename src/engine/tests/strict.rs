@@ -321,6 +321,34 @@ fn what_a_server_that_takes_over_does_not_know_is_stored_again_and_not_sent_agai
 }
 
 #[test]
+fn what_a_new_server_does_not_know_is_brought_back_in_the_middle_of_a_long_pass() {
+    let mut world = strict();
+    world.concurrency = 1;
+    world.insert_pair(1, minutes(4));
+    let before = world.row(1);
+    let engine = world.engine();
+    assert_eq!((world.night(&engine).refreshed, world.script.drain()), (1, 1));
+
+    for id in 2..=20 {
+        world.insert_pair(id, minutes(15));
+    }
+    world.script.answer(|asked| Reply::rotated(&asked.token, hours(1)).after(seconds(25)));
+    let store = world.store.clone();
+    let fails_over = async {
+        crate::clock::Clock::sleep(&world.clock, seconds(30)).await;
+        store.insert_connection(0, before);
+        store.be_taken_over();
+        crate::clock::Clock::sleep(&world.clock, seconds(40)).await;
+        assert_eq!(world.generation(1), 1, "long before the pass is over");
+    };
+    let request = RunRequest::all(RunKind::Scheduled);
+    let never = Stop::never();
+    let (report, ()) = world.clock.run(join(engine.run(&request, &never, &|_| {}), fails_over));
+    report.expect("runs");
+    assert_eq!(world.script.tokens().iter().filter(|token| token.as_str() == "r-1-0").count(), 0);
+}
+
+#[test]
 fn after_a_server_has_taken_over_others_are_given_time_to_bring_what_they_know() {
     let world = strict();
     let engine = world.engine();
