@@ -117,6 +117,7 @@ impl World {
     fn trouble_of_app(&mut self, asked: &Asked, now: Timestamp) -> Option<Reply> {
         let app = asked.app;
         let is_meta = asked.grant != Grant::Oauth2;
+        let is_strict = self.accounts[asked.account].class == Class::Strict;
         let down = || Reply::new(503, "<html><title>Service Unavailable</title></html>", Meaning::Trouble);
         if self.weather.strikes(Kind::ConnectionRefused, app) {
             return Some(Reply::none(NoAnswerKind::NotSent, "connection refused", false));
@@ -154,7 +155,8 @@ impl World {
                 return Some(self.throttle(kind, asked, now));
             }
         }
-        if self.weather.strikes(Kind::MassRefusal, app) {
+        // A strict provider that has refused a token never takes it again: that is not a passing fault.
+        if !is_strict && self.weather.strikes(Kind::MassRefusal, app) {
             return Some(refusal(asked));
         }
         if self.weather.strikes(Kind::Redirect, app) {

@@ -101,6 +101,7 @@ impl World {
         for number in 0..self.accounts.len() {
             self.check_was_taken(number, due_at, now);
             self.check_remembered(number, now);
+            self.check_dark_was_told(number, now);
         }
     }
 
@@ -170,6 +171,24 @@ impl World {
                 self.broke("no_next_step", Some(number), now, text);
             }
             _ => {}
+        }
+    }
+
+    /// Whose token has expired in an incident: the operator's receiver hears of it.
+    fn check_dark_was_told(&mut self, number: usize, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        let incident = seen.memory.as_ref().and_then(|memory| memory.incident.as_ref());
+        let (Some(incident), Some(expires_at)) = (incident, seen.expires_at) else { return };
+        let known_since = expires_at.max(incident.opened_at);
+        let had_time = now.duration_since(known_since) > hours(3) && self.has_been_good_for(number, hours(3), now);
+        if !seen.is_there || seen.generation.is_none() || !had_time {
+            return;
+        }
+        let told = self.observer.by_incident.get(&incident.id);
+        let is_told = told.is_some_and(|told| told.iter().any(|(_, step)| step.trim() == "dark"));
+        if !is_told {
+            let text = format!("dark since {expires_at}, and no message says so");
+            self.broke("dark_not_told", Some(number), now, text);
         }
     }
 
