@@ -127,14 +127,20 @@ pub(crate) async fn a_token_that_was_issued_without_a_date_leaves_the_expiry<F: 
     assert_eq!((row.token.as_deref(), row.expires), (Some("EAA-new"), Some((now() + days(1)).as_second())));
 }
 
-pub(crate) async fn a_new_refresh_token_is_stored_with_the_token<F: Fixture>() {
-    let world = World::<F>::new().await;
+/// A source with a column for refresh tokens, and one row that holds both tokens.
+async fn with_a_pair<F: Fixture>(world: &World<F>) -> F::Store {
     world.fixture.execute("ALTER TABLE instagram_connections ADD COLUMN refresh_token TEXT").await;
     let mut source = Source { provider: "google".to_owned(), ..Source::default() };
     source.columns.refresh_token = Some("refresh_token".to_owned());
     let store = world.fixture.open(vec![source]).await.expect("opens");
     world.insert(1, "access-1", Some(now() + days(1))).await;
     world.update(1, "refresh_token = 'refresh-1'").await;
+    store
+}
+
+pub(crate) async fn a_new_refresh_token_is_stored_with_the_token<F: Fixture>() {
+    let world = World::<F>::new().await;
+    let store = with_a_pair(&world).await;
     for (issued, expected) in [(None, "refresh-1"), (Some("refresh-2"), "refresh-2")] {
         let claim = crate::store::Claim { grants: &[perene_policy::Grant::Oauth2], ..due() };
         let mut claimed = store.claim(&claim).await.expect("claims");
@@ -153,12 +159,7 @@ pub(crate) async fn a_new_refresh_token_is_stored_with_the_token<F: Fixture>() {
 
 pub(crate) async fn a_refresh_token_that_the_app_replaced_wins<F: Fixture>() {
     let world = World::<F>::new().await;
-    world.fixture.execute("ALTER TABLE instagram_connections ADD COLUMN refresh_token TEXT").await;
-    let mut source = Source { provider: "google".to_owned(), ..Source::default() };
-    source.columns.refresh_token = Some("refresh_token".to_owned());
-    let store = world.fixture.open(vec![source]).await.expect("opens");
-    world.insert(1, "access-1", Some(now() + days(1))).await;
-    world.update(1, "refresh_token = 'refresh-1'").await;
+    let store = with_a_pair(&world).await;
     let claim = crate::store::Claim { grants: &[perene_policy::Grant::Oauth2], ..due() };
     let connection = store.claim(&claim).await.expect("claims").connections.remove(0);
     world.update(1, "refresh_token = 'refresh-of-the-app'").await;
