@@ -1095,6 +1095,9 @@ impl<'a> Driver<'a> {
                     _ => self.report.book(Outcome::Unrecognised, Counted::Failed),
                 }
             }
+            if ids.is_empty() {
+                break;
+            }
         }
         Ok(())
     }
