@@ -888,3 +888,16 @@ fn an_error_shape_is_told_from_a_success() {
         assert!(!is_error_shape(body.as_bytes()), "{body}");
     }
 }
+
+#[test]
+fn a_503_is_the_word_of_a_server_that_took_nothing_up_unless_a_proxy_lost_sight_of_it() {
+    let may_be_spent = |body: &str| answer(Oauth2, 503, &[], body).may_be_spent;
+    let reset =
+        |reason: &str| format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+    assert!(!may_be_spent("<html><title>Service Unavailable</title></html>"));
+    assert!(!may_be_spent(r#"{"error":"temporarily_unavailable"}"#));
+    assert!(may_be_spent(&reset("connection termination")));
+    assert!(may_be_spent(&reset("remote reset")));
+    assert!(!may_be_spent(&reset("connection failure")));
+    assert!(!may_be_spent(&reset("overflow")));
+}

@@ -74,7 +74,7 @@ fn from_flat(flat: &Flat<'_>) -> Found {
         Expires::Unknown => flat.expires.map_or(Expires::Unknown, expires_of_json),
         known => known,
     };
-    let refresh_token = flat.refresh_token.and_then(text_of).filter(|token| plausible(token).is_ok());
+    let refresh_token = flat.refresh_token.and_then(text_or_number).filter(|token| plausible(token).is_ok());
     Found::Token(Granted { token: Secret::new(token), refresh_token: refresh_token.map(Secret::new), expires })
 }
 
@@ -93,6 +93,12 @@ fn from_data(data: &str) -> Found {
 
 fn text_of(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
+}
+
+/// A new refresh token that is not stored is a connection lost: one that is made of digits alone is one too.
+fn text_or_number(raw: &RawValue) -> Option<String> {
+    let is_number = raw.get().bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { Some(raw.get().to_owned()) } else { text_of(raw) }
 }
 
 fn from_form(text: &str) -> Found {
@@ -234,6 +240,7 @@ mod tests {
             _ => panic!("{body}"),
         };
         assert_eq!(read_refresh(r#"{"access_token":"t1","refresh_token":"r1"}"#).as_deref(), Some("r1"));
+        assert_eq!(read_refresh(r#"{"access_token":"t1","refresh_token":17841400}"#).as_deref(), Some("17841400"));
         assert_eq!(read_refresh(r#"{"access_token":"t1","refresh_token":""}"#), None);
         assert_eq!(read_refresh(r#"{"access_token":"t1","refresh_token":null}"#), None);
     }

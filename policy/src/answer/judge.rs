@@ -48,7 +48,7 @@ pub fn judge(endpoint: Endpoint, answer: &Answer, now: Timestamp) -> Verdict {
         challenge: &challenge,
     });
     Verdict {
-        may_be_spent: may_be_spent(answer.status, read.body),
+        may_be_spent: may_be_spent(answer.status, read.body, &lower),
         outcome: rule.outcome,
         reason: rule.reason,
         rule: rule.name,
@@ -84,12 +84,16 @@ pub fn judge_no_answer(no: &NoAnswer) -> Verdict {
 
 /// Whether a request that brought no token may have been carried out. Success without a token may; so may what
 /// a gateway answers in the place of a server that it lost sight of. 501, 503 and 505 say that the request was
-/// not taken up (RFC 9110, section 15.6), and an error under 4xx is the provider's own decision against it.
-const fn may_be_spent(status: u16, body: Body) -> bool {
+/// not taken up (RFC 9110, section 15.6), and an error under 4xx is the provider's own decision against it. Envoy says
+/// 503 also of a request that its server took and did not answer.
+/// <https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#response-flags>
+fn may_be_spent(status: u16, body: Body, message: &str) -> bool {
     let brought_a_token = matches!(body, Body::Granted | Body::GrantedSilent | Body::GrantedOdd);
     // RFC 6749 has errors under 400; Slack and TikTok send theirs under 200.
     let is_success = status < 300 && !matches!(body, Body::Error);
-    let is_lost_behind_a_gateway = status >= 500 && !matches!(status, 501 | 503 | 505);
+    let was_reset = message.contains("reset before headers")
+        && !["connection failure", "overflow", "connection timeout"].iter().any(|reason| message.contains(reason));
+    let is_lost_behind_a_gateway = status >= 500 && (was_reset || !matches!(status, 501 | 503 | 505));
     !brought_a_token && (is_success || is_lost_behind_a_gateway)
 }
 
