@@ -39,13 +39,25 @@ impl Connection {
     /// What is remembered of the generation that the row holds now. A memory of an older generation does
     /// not speak about this one.
     pub fn memory_of_this_generation(&self) -> Option<&Memory> {
-        self.memory.as_ref().filter(|memory| memory.generation == self.token.fingerprint())
+        self.memory.as_ref().filter(|memory| memory.generation == self.generation())
+    }
+
+    /// Names the generation that the row holds.
+    pub fn generation(&self) -> Fingerprint {
+        generation(&self.token, self.refresh_token.as_ref())
     }
 
     /// Whether it can be renewed after its expiry: a refresh token outlives the access token beside it.
     pub const fn outlives_its_expiry(&self) -> bool {
         self.refresh_token.is_some()
     }
+}
+
+/// Names a generation: an access token, and the refresh token beside it. A customer's new login may bring another
+/// refresh token under the same access token.
+pub fn generation(token: &Secret, refresh_token: Option<&Secret>) -> Fingerprint {
+    let Some(refresh_token) = refresh_token else { return token.fingerprint() };
+    Fingerprint::of(&format!("{}\0{}", token.fingerprint().as_str(), refresh_token.fingerprint().as_str()))
 }
 
 /// What Perene remembers of a connection, beside the app's row.
@@ -187,7 +199,7 @@ impl Incident {
     pub fn open(connection: &Connection, cause: Outcome, now: Timestamp) -> Self {
         use sha2::{Digest, Sha256};
         let mut digest = Sha256::new();
-        for part in [connection.id.as_str(), connection.token.fingerprint().as_str(), &now.to_string()] {
+        for part in [connection.id.as_str(), connection.generation().as_str(), &now.to_string()] {
             digest.update(part.as_bytes());
             digest.update([0]);
         }

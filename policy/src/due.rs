@@ -125,7 +125,7 @@ mod tests {
     fn young_is_what_changed_under_our_eyes() {
         let now = instant("2026-11-23T03:00:00Z");
         let mut row = connection("IG-ok-1", Some(now + hours(48)));
-        let mut memory = crate::Memory::of(row.token.fingerprint(), crate::State::Healthy, now);
+        let mut memory = crate::Memory::of(row.generation(), crate::State::Healthy, now);
         memory.fresh_since = Some(now - hours(2));
         row.memory = Some(memory.clone());
         assert_eq!(too_young_until(&row, now), Some(now + hours(22)));

@@ -4,7 +4,7 @@
 use std::sync::PoisonError;
 
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::{Conclusion, Connection, Counting, Outcome, State, intent};
+use perene_policy::{Conclusion, Connection, Counting, Outcome, State, intent, take_back};
 
 use super::driver::{Driver, InFlight, Work};
 use super::{Engine, outbox};
@@ -210,9 +210,7 @@ impl Engine {
             self.parts.store.release(&[lease]).await?;
             return Ok(true);
         }
-        let conclusion = Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, "not_called") };
-        let context = self.context(source, now, Counting::Never, false, &[]);
-        let decision = perene_policy::decide(before, &conclusion, &context);
+        let decision = take_back(before, &row, &self.context(source, now, Counting::Never, false, &[]));
         let commit = Commit { source, connection: row, guard: Guard::Lease(fence), decision, outbox: Vec::new() };
         self.parts.store.commit(&[commit], now).await?;
         Ok(true)

@@ -3,13 +3,13 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backoff::{self, later};
-use crate::connection::{Connection, Incident, Memory, State};
+use crate::connection::{Connection, Incident, Memory, State, generation};
 use crate::due::{self, within};
 use crate::exchange::Conclusion;
 use crate::outcome::{Counted, Outcome};
 use crate::planted::{self, Bug};
 use crate::redact;
-use crate::secret::Secret;
+use crate::secret::{Fingerprint, Secret};
 use crate::settings::Settings;
 use crate::warning;
 
@@ -374,6 +374,22 @@ pub fn intent(connection: &Connection, is_last_try: bool, context: &Context<'_>)
     Decision { memory: Some(memory), events: events.into_iter().collect(), ..nothing(Outcome::Transient) }
 }
 
+/// Takes back an intent whose token was never sent: what was remembered before it is remembered again. An incident that
+/// was opened meanwhile, because no answer was seen, stays until the next try closes it: its customer may have been warned.
+pub fn take_back(before: &Connection, row: &Connection, context: &Context<'_>) -> Decision {
+    let mut memory = before.memory.clone();
+    let opened = |of: &Option<Memory>| of.as_ref().and_then(|memory| memory.incident.clone());
+    let incident = opened(&row.memory);
+    if incident.is_some() && incident != opened(&before.memory) {
+        let state = State::Failing { outcome: Outcome::Transient, reason: "not_called".to_owned(), retries: 0 };
+        let mut failing = remember(row, state, context);
+        failing.incident = incident;
+        failing.next_try_at = memory.and_then(|memory| memory.next_try_at);
+        memory = Some(failing);
+    }
+    Decision { memory, ..nothing(Outcome::Transient) }
+}
+
 /// When a token whose answer was lost is sent for the last time: with a quarter of what is left of the access
 /// token's life, and no more than a day, still to go. Until then the access token serves, and an answer that
 /// was kept elsewhere may still turn up.
@@ -444,7 +460,7 @@ fn inspected(connection: &Connection, conclusion: &Conclusion, context: &Context
 }
 
 fn refreshed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
-    let generation = conclusion.token.as_ref().unwrap_or(&connection.token).fingerprint();
+    let generation = generation_after(connection, conclusion);
     let state = if conclusion.never_expires { State::NeverExpires } else { State::Healthy };
     let mut memory = Memory::of(generation, state, context.now);
     memory.expires_at = conclusion.expires_at;
@@ -478,7 +494,7 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
     let is_given_up = conclusion.is_uncertain && conclusion.was_last_try;
     let outcome = if is_given_up { Outcome::NeedsReconnect } else { conclusion.outcome };
     // A token that came without a date is stored all the same, and the memory speaks of it from then on.
-    let generation = conclusion.token.as_ref().unwrap_or(&connection.token).fingerprint();
+    let generation = generation_after(connection, conclusion);
     let retries = match connection.memory.as_ref().map(|memory| &memory.state) {
         Some(State::Failing { retries, .. }) if !planted::has(Bug::RetriesNotRemembered) => retries.saturating_add(1),
         _ => 0,
@@ -559,7 +575,7 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
 fn not_extended(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
     let Context { now, .. } = *context;
     let mut memory = remember(connection, State::NotExtended, context);
-    memory.generation = conclusion.token.as_ref().unwrap_or(&connection.token).fingerprint();
+    memory.generation = generation_after(connection, conclusion);
     memory.next_try_at = Some(context.tomorrow);
     memory.expires_at = conclusion.expires_at.or(connection.expires_at);
     memory.data_access_ends_at = conclusion.data_access_ends_at.or(memory.data_access_ends_at);
@@ -643,7 +659,7 @@ pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_
             vec![Event { kind: EventKind::Vanished, outcome: None, text: "the app's row is gone".to_owned() }];
         return Some(decision);
     };
-    if row.token.fingerprint() != memory.generation || was_extended_by_the_app(memory, row, now, settings.window) {
+    if row.generation() != memory.generation || was_extended_by_the_app(memory, row, now, settings.window) {
         return Some(replaced(memory, row, now));
     }
 
@@ -686,7 +702,7 @@ fn was_extended_by_the_app(memory: &Memory, row: &Connection, now: Timestamp, wi
 
 /// The app has put another token there: whatever was wrong is over.
 fn replaced(memory: &Memory, row: &Connection, now: Timestamp) -> Decision {
-    let mut fresh = Memory::of(row.token.fingerprint(), State::Healthy, now);
+    let mut fresh = Memory::of(row.generation(), State::Healthy, now);
     fresh.fresh_since = row.grant.refuses_young_tokens().then_some(now);
     fresh.expires_at = row.expires_at;
     let mut decision = Decision {
@@ -820,7 +836,7 @@ fn close(decision: &mut Decision, incident: Option<&Incident>, expires_at: Optio
 fn remember(connection: &Connection, state: State, context: &Context<'_>) -> Memory {
     let before = connection.memory.as_ref();
     let since = before.filter(|memory| memory.state.name() == state.name()).map_or(context.now, |memory| memory.since);
-    let mut memory = Memory::of(connection.token.fingerprint(), state, context.now);
+    let mut memory = Memory::of(connection.generation(), state, context.now);
     memory.since = since;
     memory.incident = before.and_then(|memory| memory.incident.clone());
     let of_this_generation = connection.memory_of_this_generation();
@@ -829,6 +845,12 @@ fn remember(connection: &Connection, state: State, context: &Context<'_>) -> Mem
     memory.data_access_ends_at = before.and_then(|memory| memory.data_access_ends_at);
     memory.expires_at = connection.expires_at;
     memory
+}
+
+/// The generation that the row holds once this conclusion is written.
+fn generation_after(connection: &Connection, conclusion: &Conclusion) -> Fingerprint {
+    let token = conclusion.token.as_ref().unwrap_or(&connection.token);
+    generation(token, conclusion.refresh_token.as_ref().or(connection.refresh_token.as_ref()))
 }
 
 /// Of a healthy connection nothing is remembered, unless a fact will be needed.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::grant::Grant;
 use crate::outcome::Scope;
 use crate::testing::{connection, hours, instant};
 
@@ -459,4 +460,48 @@ mod data_access {
         assert_eq!(decide(&facebook(), &inspection(Some(now() + hours(80 * 24))), &context(&settings)).memory, None);
         assert_eq!(decide(&facebook(), &inspection(None), &context(&settings)).memory, None);
     }
+}
+
+#[test]
+fn an_intent_that_was_not_sent_leaves_what_was_there_before() {
+    let settings = settings();
+    let context = context(&settings);
+    let before = row(0);
+    let mut row = before.clone();
+    row.memory = intent(&row, false, &context).memory;
+    assert_eq!(take_back(&before, &row, &context).memory, None);
+}
+
+#[test]
+fn an_incident_that_was_opened_over_an_intent_lives_until_the_next_try_closes_it() {
+    let settings = settings();
+    let context = context(&settings);
+    let before = Connection { expires_at: Some(now() + hours(48)), ..row(0) };
+    let mut row = before.clone();
+    row.memory = intent(&row, false, &context).memory;
+    // Somebody looked while nobody held it, and warned the customer.
+    let looked = reconcile(row.memory.as_ref().expect("an intent"), Some(&row), &context).expect("it is told");
+    assert!(looked.warns);
+    row.memory = looked.memory;
+
+    let back = take_back(&before, &row, &context);
+    assert!(!back.recovers && back.flag.is_none());
+    row.memory = back.memory;
+    let memory = row.memory.as_ref().expect("the incident is remembered");
+    assert_eq!((memory.state.name(), memory.next_try_at), ("failing", None), "it is due at once");
+    let done = decide(&row, &success(), &context);
+    assert!(done.recovers && done.flag == Some(false));
+}
+
+#[test]
+fn another_refresh_token_under_the_same_access_token_ends_what_was_wrong() {
+    let settings = settings();
+    let context = context(&settings);
+    let mut row = Connection { refresh_token: Some(Secret::new("r-0")), grant: Grant::Oauth2, ..row(0) };
+    live(&mut row, &Conclusion { sends_once: true, ..concluded(Outcome::NeedsReconnect) }, &context);
+    assert!(reconcile(row.memory.as_ref().expect("remembered"), Some(&row), &context).is_none());
+    row.refresh_token = Some(Secret::new("r-1"));
+    assert!(row.memory_of_this_generation().is_none());
+    let replaced = reconcile(row.memory.as_ref().expect("remembered"), Some(&row), &context).expect("it is seen");
+    assert!(replaced.recovers && replaced.flag == Some(false));
 }
