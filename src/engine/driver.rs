@@ -82,9 +82,9 @@ pub(super) struct Order<'a> {
     pub(super) is_probe: bool,
     /// Behind which row to begin.
     pub(super) from: Option<&'a Cursor>,
-    /// Of named rows, those whose token lives at least this long are given back unsent: somebody asked for a token,
-    /// and another has just refreshed it.
-    pub(super) lasting: Option<SignedDuration>,
+    /// Of named rows, those that are not as they were seen are given back unsent: somebody asked for a token, and another
+    /// has just refreshed it, or has tried to.
+    pub(super) as_seen: Option<&'a Connection>,
 }
 
 /// Where a pass ended for grants whose app could not be called any more.
@@ -120,6 +120,8 @@ pub(super) struct Driver<'a> {
     next_start: BTreeMap<Grant, Timestamp>,
     /// Rows that a pass over all live ones has had: it goes by expiry, and meets what it moved ahead again.
     had: BTreeSet<String>,
+    /// Whether the database has answered a commit.
+    has_committed: bool,
     /// Refused by the database: counted as failures when the pass is over.
     refused: Vec<(String, String)>,
     pub(super) calling: usize,
@@ -213,6 +215,7 @@ impl<'a> Driver<'a> {
             fatal: None,
             next_start: BTreeMap::new(),
             had: BTreeSet::new(),
+            has_committed: false,
             refused: Vec::new(),
             calling: 0,
             waiting: BTreeMap::new(),
@@ -453,7 +456,8 @@ impl<'a> Driver<'a> {
     pub(super) fn may_still_be_called(&self, in_flight: &InFlight) -> bool {
         let name = self.app_name(in_flight.connection.grant).unwrap_or_default();
         let permission = self.engine.apps.permission(&name, self.now());
-        !self.stop.is_set() && (self.order.is_probe || matches!(permission, Permission::Go(_)))
+        let is_free = matches!(permission, Permission::Go(_)) && self.engine.hindrance(self.order.source).is_none();
+        !self.stop.is_set() && (self.order.is_probe || is_free)
     }
 
     /// Makes the next call for a connection, unless its app may no longer be called: calling while limited
@@ -772,7 +776,11 @@ impl<'a> Driver<'a> {
     fn commit_some(&mut self) {
         // A batch that is not full goes when nothing else is left that could fill it, or when there is little time.
         let is_last = self.calling == 0 && self.ready.is_empty() && self.waiting.values().all(|count| *count == 0);
-        let is_urgent = is_last || self.stop.is_set() || self.fatal.is_some();
+        // The first row of a pass goes at once, and so does each that follows one which was refused: a table that takes
+        // none is to be known before hundreds of calls have brought what it does not take.
+        let is_first = !self.has_committed && self.outage.commits() == 0;
+        let is_suspicious = is_first || self.engine.refusals.is_suspicious(self.order.source);
+        let is_urgent = is_last || is_suspicious || self.stop.is_set() || self.fatal.is_some();
         while self.decided.len() >= BATCH || (is_urgent && !self.decided.is_empty()) {
             self.commit_next();
         }
@@ -816,6 +824,7 @@ impl<'a> Driver<'a> {
             }
         };
         self.passed();
+        self.has_committed = true;
         for (commit, committed) in commits.into_iter().zip(committed) {
             // What the database has not taken stays in the journal, for whoever replays it.
             let place = self.journalled.remove(&commit.connection.id);
@@ -823,7 +832,12 @@ impl<'a> Driver<'a> {
                 self.engine.ledger.let_go(place);
             }
             match committed {
-                Committed::Done => self.book(&commit.connection, &commit.decision),
+                Committed::Done => {
+                    if commit.decision.write.is_some() {
+                        self.engine.refusals.accepted(commit.source);
+                    }
+                    self.book(&commit.connection, &commit.decision);
+                }
                 Committed::Superseded | Committed::GuardLost => {
                     tracing::info!(id = commit.connection.id, "the row has changed meanwhile: the result is dropped");
                     if commit.decision.counted.is_some() {
@@ -832,11 +846,23 @@ impl<'a> Driver<'a> {
                 }
                 Committed::Refused(text) => {
                     tracing::error!(id = commit.connection.id, "the database refused to write the row: {text}");
+                    self.engine.refusals.refused(commit.source, self.now());
                     self.refused.push((commit.connection.id.clone(), text));
                 }
             }
         }
+        if self.engine.refusals.closed_since(self.order.source).is_some() {
+            self.close_table();
+        }
         (self.progress)(self.report);
+    }
+
+    /// The table takes nothing: nothing more is begun, and what is claimed is given back and counted as put off.
+    fn close_table(&mut self) {
+        for grant in self.order.grants {
+            let name = self.app_name(*grant).unwrap_or_default();
+            self.defer_fresh(*grant, &name, Outcome::Misconfigured);
+        }
     }
 
     fn book(&mut self, connection: &Connection, decision: &Decision) {
@@ -936,11 +962,11 @@ impl<'a> Driver<'a> {
             let is_early = matches!(self.order.which, Which::Due { .. })
                 && connection.grant == Grant::Oauth2
                 && !self.engine.is_in_window(self.order.source, &connection, now);
-            let lasts = self
+            let has_changed = self
                 .order
-                .lasting
-                .is_some_and(|life| connection.expires_at.is_some_and(|at| !perene_policy::due::within(at, now, life)));
-            let is_not_due = is_not_due || is_early || lasts;
+                .as_seen
+                .is_some_and(|seen| !holds_the_same(seen, &connection) || seen.memory != connection.memory);
+            let is_not_due = is_not_due || is_early || has_changed;
             let was_had = was_had || self.engine.was_due_before(&self.order, &connection, now);
             if is_another || was_had || was_tried || is_not_due {
                 not_due.push(connection.id);
@@ -955,7 +981,8 @@ impl<'a> Driver<'a> {
         self.give_back(not_due);
     }
 
-    /// The app cannot be called: what is claimed of it is given back, and counted as put off.
+    /// The app cannot be called, or nothing that comes of it be written: what is claimed of it is given back, and counted
+    /// as put off.
     fn defer_fresh(&mut self, grant: Grant, name: &str, outcome: Outcome) {
         let deferred: Vec<(usize, Connection)> = self.fresh.remove(&grant).into_iter().flatten().collect();
         self.report.book_many(outcome, Counted::Deferred, deferred.len() as u64);
@@ -1027,11 +1054,16 @@ impl<'a> Driver<'a> {
     fn extend(&mut self) {
         self.last_beat = self.engine.parts.clock.monotonic();
         self.outage.set_beat(Some(self.last_beat));
-        let engine = self.engine;
+        let Self { engine, fence, .. } = *self;
         self.works.push(Box::pin(async move {
             let until = lease_until(engine.parts.clock.now());
-            let extended = engine.parts.store.extend(&engine.holder, until).await;
-            Work::Beaten(match extended {
+            let extended = engine.parts.store.extend(fence, until).await;
+            // A machine that slept in the middle of the pass has a clock that did not.
+            let agreed = match extended {
+                Ok(_) => engine.agree_on_the_time().await,
+                Err(error) => Err(error),
+            };
+            Work::Beaten(match agreed {
                 Ok(_) => engine.meet_server().await,
                 Err(error) => Err(error),
             })
@@ -1054,15 +1086,17 @@ impl<'a> Driver<'a> {
     async fn count_refused(&mut self) -> Result<(), StoreError> {
         let refused = std::mem::take(&mut self.refused);
         let (engine, order) = (self.engine, self.order);
+        let closed_since = engine.refusals.closed_since(order.source);
         if refused.is_empty() {
-            if order.counting.is_of_run() && matches!(order.which, Which::Due { .. }) {
+            let is_run = order.counting.is_of_run() && matches!(order.which, Which::Due { .. }) && !order.is_probe;
+            if (is_run && closed_since.is_none()) || engine.refusals.take_over(order.source) {
                 let table = engine.parts.sources[order.source].table.to_string();
                 engine.parts.store.set_alarms(&format!("table {table}"), &[]).await?;
             }
             return Ok(());
         }
-        if refused.len() >= perene_policy::app::BRAKE_CONNECTIONS {
-            return self.alarm_of_refusals(&refused).await;
+        if refused.len() >= perene_policy::app::BRAKE_CONNECTIONS || closed_since.is_some() {
+            return self.alarm_of_refusals(&refused, closed_since).await;
         }
         let mut ids: Vec<String> = refused.iter().map(|(id, _)| id.clone()).collect();
         // Where not even the count can be written, what follows from it is remembered all the same.
@@ -1104,16 +1138,26 @@ impl<'a> Driver<'a> {
 
     /// So many rows that cannot be written are the table's fault and not their customers': nothing is counted,
     /// nobody is told, the operator hears of it.
-    async fn alarm_of_refusals(&mut self, refused: &[(String, String)]) -> Result<(), StoreError> {
+    async fn alarm_of_refusals(
+        &mut self,
+        refused: &[(String, String)],
+        closed_since: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         let table = self.engine.parts.sources[self.order.source].table.to_string();
         let (id, text) = &refused[0];
         let alarm = Alarm {
             kind: "rows_refused",
-            since: self.now(),
-            text: format!(
-                "the database refuses to write {} rows of `{table}`, the first of them {id}: {text}; their customers are not told",
-                refused.len()
-            ),
+            since: closed_since.unwrap_or_else(|| self.now()),
+            text: match closed_since {
+                Some(_) => format!(
+                    "the database refuses to write rows of `{table}`, one of them {id}: {text}; nothing is sent but a row now and \
+                     then, and no customer is told"
+                ),
+                None => format!(
+                    "the database refuses to write {} rows of `{table}`, the first of them {id}: {text}; their customers are not told",
+                    refused.len()
+                ),
+            },
         };
         tracing::error!(alarm = alarm.kind, "{}", alarm.text);
         self.engine.parts.store.set_alarms(&format!("table {table}"), &[alarm]).await?;
@@ -1190,6 +1234,11 @@ impl Engine {
 
 pub(super) fn later(now: Timestamp, wait: SignedDuration) -> Timestamp {
     perene_policy::backoff::later(now, wait)
+}
+
+/// Whether a row holds the tokens and the date that it held before.
+pub(super) fn holds_the_same(before: &Connection, now: &Connection) -> bool {
+    before.token == now.token && before.refresh_token == now.refresh_token && before.expires_at == now.expires_at
 }
 
 fn std_duration(duration: SignedDuration) -> Duration {

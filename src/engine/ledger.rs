@@ -12,7 +12,9 @@ use perene_policy::planted::{self, Bug};
 use perene_policy::replay::is_answered;
 use perene_policy::{Connection, KeptAnswer};
 
+use super::refusals;
 use crate::journal::{Entry, EntryId, Journal, JournalError};
+use crate::store::Incarnation;
 
 /// How long an answer is kept that the database has confirmed.
 const KEEP: SignedDuration = SignedDuration::from_hours(24);
@@ -36,7 +38,7 @@ struct Inner {
     known: BTreeMap<EntryId, Known>,
     /// Which entries are about a connection: table and key.
     by_connection: BTreeMap<(String, String), BTreeSet<EntryId>>,
-    /// The server that answered last.
+    /// The name of the server that answered last.
     incarnation: Option<String>,
     /// Until when strict providers are left alone.
     settling_until: Option<Timestamp>,
@@ -48,6 +50,9 @@ struct Inner {
 struct Known {
     entry: Entry,
     standing: Standing,
+    /// How often the database has refused it, and until when it is left alone for that.
+    refused: u32,
+    put_off_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,15 +182,24 @@ impl Ledger {
     }
 
     /// What is to be replayed, oldest first: of each connection the oldest alone, for the later ones build on it.
-    pub(super) fn open_entries(&self, limit: usize) -> Vec<(EntryId, Entry)> {
+    pub(super) fn open_entries(&self, limit: usize, now: Timestamp) -> Vec<(EntryId, Entry)> {
         let inner = self.lock();
         let firsts = inner.by_connection.values().filter_map(|ids| {
             let known = ids.iter().filter_map(|id| Some((*id, inner.known.get(id)?)));
             let unsettled = known.filter(|(_, known)| known.standing != Standing::Settled);
             let (id, first) = unsettled.min_by_key(|(id, known)| (known.entry.received_at, *id))?;
-            (first.standing == Standing::Open).then(|| (id, first.entry.clone()))
+            let is_put_off = first.put_off_until.is_some_and(|until| now < until);
+            (first.standing == Standing::Open && !is_put_off).then(|| (id, first.entry.clone()))
         });
         firsts.take(limit).collect()
+    }
+
+    /// The database has refused it: it is tried again, and ever more rarely, for each try writes a line of history.
+    pub(super) fn put_off(&self, id: EntryId, now: Timestamp) {
+        if let Some(known) = self.lock().known.get_mut(&id) {
+            known.put_off_until = Some(perene_policy::backoff::later(now, refusals::pause(known.refused)));
+            known.refused = known.refused.saturating_add(1);
+        }
     }
 
     /// Whether an answer is kept to the generation that the row holds: then it is spent, and must not be sent.
@@ -211,14 +225,22 @@ impl Ledger {
     }
 
     /// Takes note of the server that answers now; returns whether it is another one than before. Then all that was
-    /// settled is to be looked at again, and strict providers are left alone for [`SETTLING`].
-    pub(super) fn meet(&self, incarnation: &str, now: Timestamp) -> bool {
+    /// settled is to be looked at again, and strict providers are left alone for [`SETTLING`]; so they are by a process
+    /// that was started meanwhile, which knows only from the database that there was another one.
+    pub(super) fn meet(&self, incarnation: Incarnation, now: Timestamp) -> bool {
         let mut inner = self.lock();
-        let before = inner.incarnation.replace(incarnation.to_owned());
-        if before.is_none_or(|before| before == incarnation) {
+        let Incarnation { name, since } = incarnation;
+        let known = inner.incarnation.as_ref().map(|before| *before == name);
+        if known == Some(true) {
             return false;
         }
-        inner.settling_until = Some(perene_policy::backoff::later(now, SETTLING));
+        inner.incarnation = Some(name);
+        let since = if known.is_none() { since } else { Some(now) };
+        let until = since.map(|since| perene_policy::backoff::later(since, SETTLING));
+        inner.settling_until = inner.settling_until.max(until);
+        if known.is_none() {
+            return false;
+        }
         let all: Vec<EntryId> = inner.known.keys().copied().collect();
         all.into_iter().for_each(|id| inner.reopen(id));
         true
@@ -246,7 +268,7 @@ impl Inner {
     fn insert(&mut self, id: EntryId, entry: Entry, standing: Standing) {
         let connection = (entry.table.clone(), entry.id.clone());
         self.by_connection.entry(connection).or_default().insert(id);
-        self.known.insert(id, Known { entry, standing });
+        self.known.insert(id, Known { entry, standing, refused: 0, put_off_until: None });
     }
 
     fn stand(&mut self, id: EntryId, standing: Standing) {

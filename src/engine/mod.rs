@@ -11,6 +11,7 @@ mod ledger;
 mod outage;
 mod outbox;
 mod pass;
+mod refusals;
 mod replay;
 pub mod report;
 mod run;
@@ -75,6 +76,8 @@ pub struct Engine {
     ledger: ledger::Ledger,
     /// What was not sent although its intent may stand in the database.
     unsent: Mutex<Vec<intent::Unsent>>,
+    /// Tables that refuse what is written to them.
+    refusals: refusals::Refusals,
     /// Whether an alarm about the journal may stand: one of a process that has died may.
     has_journal_alarm: AtomicBool,
     /// Who holds this process's leases.
@@ -90,7 +93,8 @@ impl Engine {
             ledger.open(Arc::clone(journal));
         }
         let holder = (parts.new_id)().simple().to_string();
-        Self { parts, apps, ledger, unsent: Mutex::default(), has_journal_alarm: AtomicBool::new(true), holder }
+        let has_journal_alarm = AtomicBool::new(true);
+        Self { parts, apps, ledger, unsent: Mutex::default(), refusals: Default::default(), has_journal_alarm, holder }
     }
 
     /// From now on answers are kept in `journal`, which is known only when the database has been asked. Once an

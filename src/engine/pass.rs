@@ -2,12 +2,13 @@
 
 use jiff::Timestamp;
 use perene_policy::app::Permission;
-use perene_policy::{Counted, Grant, Outcome};
+use perene_policy::{Class, Counted, Grant, Outcome};
 use uuid::Uuid;
 
 use perene_policy::planted::{self, Bug};
 
 use super::driver::{Closed, Driver, LEASE, Order, later};
+use super::refusals::Writable;
 use super::report::Report;
 use super::{Engine, Stop};
 use crate::store::{Claim, Cursor, StoreError, Which};
@@ -26,10 +27,23 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let mut open = Vec::new();
         let mut closed = Closed::new();
+        let hindrance = self.hindrance(order.source);
         for grant in order.grants.iter().copied() {
-            match self.open(order, grant, stop, report, progress).await? {
-                Ok(()) => open.push(grant),
-                Err(rest) => closed.extend(rest),
+            match hindrance {
+                Some(_) => closed.extend([(grant, None)]),
+                None => match self.open(order, grant, stop, report, progress).await? {
+                    Ok(()) => open.push(grant),
+                    Err(rest) => closed.extend(rest),
+                },
+            }
+        }
+        if !open.is_empty() && self.writable(order.source) == Writable::OneRow {
+            self.refusals.begin_try(order.source, self.parts.clock.now());
+            let one_row = Order { grants: &open, rows_max: Some(1), is_probe: true, ..order };
+            let rest = Driver::new(self, one_row, stop.clone(), report, progress).drive().await?;
+            if self.writable(order.source) != Writable::Yes {
+                closed.extend(rest);
+                open.clear();
             }
         }
         if !open.is_empty() {
@@ -42,6 +56,19 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Why nothing of a source can be sent just now, whatever its app: what would come of it could not be kept.
+    pub(super) fn hindrance(&self, source: usize) -> Option<Outcome> {
+        if self.writable(source) == Writable::No {
+            return Some(Outcome::Misconfigured);
+        }
+        let must_be_kept = self.provider(source).class() == Class::Strict;
+        (must_be_kept && self.ledger.trouble().is_some()).then_some(Outcome::Transient)
+    }
+
+    fn writable(&self, source: usize) -> Writable {
+        self.refusals.writable(source, self.parts.clock.now())
     }
 
     /// Whether the app of a grant may be called; if it may not, what is left undone. Where only a probe is
@@ -121,12 +148,13 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let name = self.provider(order.source).app(grant).map(|app| app.name);
         let now = self.parts.clock.now();
-        let outcome = match name.as_ref().map(|name| self.apps.permission(name, now)) {
+        let permission = name.as_ref().map(|name| self.apps.permission(name, now));
+        let outcome = self.hindrance(order.source).unwrap_or(match permission {
             // No app is configured for this grant: that is for the operator to mend.
             None => Outcome::Misconfigured,
             Some(Permission::Wait { outcome, .. }) => outcome,
             Some(Permission::Probe | Permission::Go(_)) => Outcome::Transient,
-        };
+        });
         let grants = [grant];
         loop {
             let claim = Claim {

@@ -84,7 +84,7 @@ impl Engine {
             return Ok(false);
         }
         let incarnation = self.parts.store.incarnation().await?;
-        let is_another = self.ledger.meet(&incarnation, self.parts.clock.now());
+        let is_another = self.ledger.meet(incarnation, self.parts.clock.now());
         if is_another {
             tracing::warn!(
                 "the database was restarted, or another server has taken its place: comparing it with the journal"
@@ -102,7 +102,7 @@ impl Engine {
         let mut waiting: BTreeMap<(String, String), ()> = BTreeMap::new();
         loop {
             let mut by_source: BTreeMap<usize, Vec<(EntryId, Entry)>> = BTreeMap::new();
-            for (place, entry) in self.ledger.open_entries(PAGE + waiting.len()) {
+            for (place, entry) in self.ledger.open_entries(PAGE + waiting.len(), self.parts.clock.now()) {
                 if waiting.contains_key(&(entry.table.clone(), entry.id.clone())) {
                     continue;
                 }
@@ -159,15 +159,17 @@ impl Engine {
         let committed = self.parts.store.commit(&commits, now).await?;
         fail_at("after_replay_commit");
         for (number, committed) in places.into_iter().zip(committed) {
-            let (_, entry) = &entries[number];
+            let (place, entry) = &entries[number];
             became[number] = match committed {
                 Committed::Done => {
+                    self.refusals.accepted(source);
                     tracing::info!(id = entry.id, "connection {}: the answer that was kept is stored", entry.id);
                     Became::Stored
                 }
                 Committed::Superseded => Became::Over,
                 Committed::GuardLost => Became::Waits,
                 Committed::Refused(text) => {
+                    self.ledger.put_off(*place, now);
                     tracing::error!(id = entry.id, "an answer stays in the journal: {text}");
                     Became::Waits
                 }

@@ -111,10 +111,7 @@ impl Engine {
         progress: &(dyn Fn(&Report) + Sync),
     ) -> Result<Report, RunError> {
         let begun = self.parts.clock.monotonic();
-        let now = self.parts.store.now().await?;
-        if !planted::has(Bug::LocalClock) {
-            self.parts.clock.agree_with(now);
-        }
+        self.agree_on_the_time().await?;
         self.check().await?;
         let mut report = Report { dry_run: request.dry_run, ..Report::default() };
         if request.dry_run {
@@ -125,6 +122,15 @@ impl Engine {
         let elapsed = self.parts.clock.monotonic().saturating_sub(begun);
         report.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         Ok(report)
+    }
+
+    /// The database's time is everybody's.
+    pub(super) async fn agree_on_the_time(&self) -> Result<Timestamp, StoreError> {
+        let now = self.parts.store.now().await?;
+        if !planted::has(Bug::LocalClock) {
+            self.parts.clock.agree_with(now);
+        }
+        Ok(now)
     }
 
     async fn carry_out(
@@ -158,7 +164,7 @@ impl Engine {
                 rows_max: None,
                 is_probe: false,
                 from: None,
-                lasting: None,
+                as_seen: None,
             };
             if !stop.is_set() {
                 self.pass(order, stop, report, progress).await?;
@@ -188,8 +194,8 @@ impl Engine {
             report.troubles.iter().filter(|trouble| trouble.outcome == Outcome::Misconfigured).collect();
         let count = report.outcomes.get(&Outcome::Misconfigured).copied().unwrap_or(0);
         let since = self.parts.clock.now();
-        // An app that is held speaks for all its connections.
-        let is_held = self.apps.is_any_misconfigured();
+        // An app that is held speaks for all its connections, and so does a table.
+        let is_held = self.apps.is_any_misconfigured() || self.refusals.is_any_closed();
         let alarm = match refused.first() {
             _ if count == 0 || is_held => None,
             Some(first) => Some(format!(

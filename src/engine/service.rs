@@ -126,14 +126,11 @@ impl Engine {
 
     /// One look: whatever has become due is done.
     async fn look(&self, rounds: &mut Rounds, stop: &Stop) -> Result<(), RunError> {
-        let now = self.parts.store.now().await?;
-        if !planted::has(Bug::LocalClock) {
-            self.parts.clock.agree_with(now);
-        }
+        let now = self.agree_on_the_time().await?;
         self.load_apps(false).await?;
         self.settle_up().await?;
 
-        let incarnation = Some(self.parts.store.incarnation().await?);
+        let incarnation = Some(self.parts.store.incarnation().await?.name);
         let before = std::mem::replace(&mut rounds.incarnation, incarnation);
         if rounds.is_away || (before.is_some() && before != rounds.incarnation) {
             rounds.back_at = Some(now);
@@ -231,13 +228,16 @@ impl Engine {
         for (name, places) in names {
             let permission = self.apps.permission(&name, self.parts.clock.now());
             let may_be_called = !matches!(permission, Permission::Wait { .. });
-            if !self.apps.has_backlog(&name) || !may_be_called || !self.may_take_up(&name, rounds) {
+            // What cannot be written, or kept, is not taken up: it stays the app's backlog.
+            let (open, closed): (Vec<_>, Vec<_>) =
+                places.into_iter().partition(|(source, _)| self.hindrance(*source).is_none());
+            if open.is_empty() || !self.apps.has_backlog(&name) || !may_be_called || !self.may_take_up(&name, rounds) {
                 continue;
             }
-            if matches!(permission, Permission::Go(_)) {
+            if matches!(permission, Permission::Go(_)) && closed.is_empty() {
                 self.apps.take_backlog(&name);
             }
-            for (source, grant) in places {
+            for (source, grant) in open {
                 let grants = [grant];
                 for which in self.due_of(source) {
                     let order = Order { grants: &grants, ..self.uncounted(source, which) };
@@ -279,7 +279,7 @@ impl Engine {
             rows_max: None,
             is_probe: false,
             from: None,
-            lasting: None,
+            as_seen: None,
         }
     }
 }

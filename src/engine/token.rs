@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::{Connection, Secret, due};
 
-use super::driver::Order;
+use super::driver::{Order, holds_the_same};
 use super::report::Report;
 use super::run::RunError;
 use super::{Engine, Stop};
@@ -69,8 +69,9 @@ impl Engine {
         min_life: SignedDuration,
         stop: &Stop,
     ) -> Result<Handed, NoToken> {
-        self.parts.clock.agree_with(self.parts.store.now().await?);
-        let mut row = self.row(source, id).await?;
+        self.agree_on_the_time().await?;
+        let seen = self.row(source, id).await?;
+        let mut row = seen.clone();
         if lives(&row, self.parts.clock.now(), min_life) {
             return Ok(self.hand_out(row, min_life));
         }
@@ -78,10 +79,10 @@ impl Engine {
         self.settle_up().await?;
         let deadline = self.parts.clock.monotonic() + PATIENCE;
         let why = loop {
-            let report = self.refresh_for(source, id, min_life, stop).await?;
+            let report = self.refresh_for(source, &seen, stop).await?;
             row = self.row(source, id).await?;
-            let now = self.parts.clock.now();
-            if lives(&row, now, min_life) {
+            // Another has refreshed it, or we have: if it does not live long enough, no token of this provider does.
+            if !holds_the_same(&seen, &row) {
                 break None;
             }
             // Nobody else is at it, and we have had our try.
@@ -104,16 +105,10 @@ impl Engine {
         }
     }
 
-    async fn refresh_for(
-        &self,
-        source: usize,
-        id: &str,
-        min_life: SignedDuration,
-        stop: &Stop,
-    ) -> Result<Report, StoreError> {
-        let ids = [id.to_owned()];
+    async fn refresh_for(&self, source: usize, seen: &Connection, stop: &Stop) -> Result<Report, StoreError> {
+        let ids = [seen.id.clone()];
         let which = Which::Named { ids: &ids };
-        let order = Order { lasting: Some(min_life), ..self.uncounted(source, which) };
+        let order = Order { as_seen: Some(seen), ..self.uncounted(source, which) };
         let mut report = Report::default();
         self.pass(order, stop, &mut report, &|_| {}).await?;
         Ok(report)

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use perene_policy::Connection;
 use perene_policy::app::{Alarm, App};
 use std::time::Duration;
+use uuid::Uuid;
 
 use super::faults::Kind;
 use super::time::VirtualClock;
@@ -12,8 +13,8 @@ use super::world::{Shared, World, die, lock};
 use crate::clock::Clock;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Claim, Claimed, Commit, Committed, Finding, FindingKind, HistoryLine, Lease, Outgoing, Recipient, Remembered,
-    Settled, Standing, Store, StoreError, StoredAlarm,
+    Claim, Claimed, Commit, Committed, Finding, FindingKind, HistoryLine, Incarnation, Lease, Outgoing, Recipient,
+    Remembered, Settled, Standing, Store, StoreError, StoredAlarm,
 };
 
 pub(super) struct Database {
@@ -170,7 +171,7 @@ macro_rules! carried {
 carried! {
     READ now() -> Timestamp;
     READ identity() -> String;
-    READ incarnation() -> String;
+    READ incarnation() -> Incarnation;
     READ migration() -> Vec<String>;
     WRITE migrate() -> Vec<String>;
     READ grants(role: &str) -> Vec<String>;
@@ -179,7 +180,7 @@ carried! {
     WRITE claim(claim: &Claim<'_>) -> Claimed;
     READ peek(claim: &Claim<'_>) -> Vec<Connection>;
     READ count(claim: &Claim<'_>) -> u64;
-    WRITE extend(holder: &str, until: Timestamp) -> u64;
+    WRITE extend(fence: Uuid, until: Timestamp) -> u64;
     WRITE release(leases: &[Lease]) -> ();
     WRITE commit(commits: &[Commit], now: Timestamp) -> Vec<Committed>;
     READ remembered(after: Option<(usize, String)>, limit: usize, now: Timestamp) -> Vec<Remembered>;

@@ -11,10 +11,11 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::Connection;
 use perene_policy::app::{Alarm, App};
+use uuid::Uuid;
 
 use super::{
-    Claim, Claimed, Commit, Committed, Finding, HistoryLine, Lease, Outgoing, Recipient, Remembered, Settled, Standing,
-    Store, StoreError, StoredAlarm,
+    Claim, Claimed, Commit, Committed, Finding, HistoryLine, Incarnation, Lease, Outgoing, Recipient, Remembered,
+    Settled, Standing, Store, StoreError, StoredAlarm,
 };
 
 /// What becomes of one call.
@@ -145,7 +146,7 @@ impl<S: Store> Store for FaultyStore<S> {
         self.carry("identity", READ, self.inner.identity()).await
     }
 
-    async fn incarnation(&self) -> Result<String, StoreError> {
+    async fn incarnation(&self) -> Result<Incarnation, StoreError> {
         self.carry("incarnation", READ, self.inner.incarnation()).await
     }
 
@@ -185,8 +186,8 @@ impl<S: Store> Store for FaultyStore<S> {
         self.carry("count", READ, self.inner.count(claim)).await
     }
 
-    async fn extend(&self, holder: &str, until: Timestamp) -> Result<u64, StoreError> {
-        self.carry("extend", WRITE, self.inner.extend(holder, until)).await
+    async fn extend(&self, fence: Uuid, until: Timestamp) -> Result<u64, StoreError> {
+        self.carry("extend", WRITE, self.inner.extend(fence, until)).await
     }
 
     async fn release(&self, leases: &[Lease]) -> Result<(), StoreError> {

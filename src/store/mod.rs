@@ -38,9 +38,8 @@ pub trait Store: Send + Sync + 'static {
     /// under this name. Needs Perene's own tables.
     async fn identity(&self) -> Result<String, StoreError>;
 
-    /// Names the server process that answers now. Another name than before means that the database was
-    /// restarted, or that another server has taken its place, which may not know the latest commits.
-    async fn incarnation(&self) -> Result<String, StoreError>;
+    /// The server process that answers now, which is put on record when it is seen first. Needs Perene's own tables.
+    async fn incarnation(&self) -> Result<Incarnation, StoreError>;
 
     /// Looks for what a run needs, without changing anything: tables, columns, types, rights. Empty when
     /// all is there.
@@ -72,8 +71,8 @@ pub trait Store: Send + Sync + 'static {
     /// How many connections [`Store::claim`] would lease without its limit and cursor.
     async fn count(&self, claim: &Claim<'_>) -> Result<u64, StoreError>;
 
-    /// Moves the deadline of all leases that `holder` still has to `until`. Returns how many there are.
-    async fn extend(&self, holder: &str, until: Timestamp) -> Result<u64, StoreError>;
+    /// Moves the deadline of all leases that still bear `fence` to `until`. Returns how many there are.
+    async fn extend(&self, fence: Uuid, until: Timestamp) -> Result<u64, StoreError>;
 
     /// Gives back leases without having decided anything. Those that are lost already are left alone.
     async fn release(&self, leases: &[Lease]) -> Result<(), StoreError>;
@@ -148,6 +147,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Closes the connections to the database.
     async fn close(&self);
+}
+
+/// A server process that answers for the database. Another one than before means that the database was restarted, or
+/// that another server has taken its place, which may not know the latest commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incarnation {
+    /// Its name: no other process has had it or will have it.
+    pub name: String,
+    /// When it was first seen in another one's place; `None` if none was there before it. On record in the database, so
+    /// that a replica that has just been started knows it too.
+    pub since: Option<Timestamp>,
 }
 
 /// Which connections are to be leased.

@@ -227,6 +227,34 @@ fn a_row_that_the_database_refuses_to_write_is_a_failure_and_stops_nobody() {
 }
 
 #[test]
+fn a_table_that_takes_nothing_stops_the_calls_and_is_taken_up_when_it_is_mended() {
+    let mut world = World::new();
+    world.concurrency = 8;
+    world.fleet(700, "IG");
+    world.script.answer(|asked| renew(asked).after(seconds(1)));
+    (1..=700).for_each(|id: i64| world.store.refuse_row(0, &id.to_string(), Some("permission denied for table")));
+    let engine = world.engine();
+    world.serve(&engine, seconds(30));
+    let calls = world.script.drain();
+    assert!((10..60).contains(&calls), "{calls} calls");
+    assert_eq!(world.alarms(), ["rows_refused"]);
+    assert!((1..=700).all(|id| world.attempts(id) == 0 && !world.flag(id)));
+    assert!(world.store.leases().is_empty());
+
+    world.serve(&engine, seconds(3_600));
+    let calls = world.script.drain();
+    assert!(calls <= 10, "what was answered is tried again, ever more rarely: {calls} calls");
+    let lines: usize = (1..=700).map(|id: i64| world.store.story(0, &id.to_string()).len()).sum();
+    assert!(lines < 400, "{lines} lines of history");
+
+    (1..=700).for_each(|id: i64| world.store.refuse_row(0, &id.to_string(), None));
+    world.serve(&engine, seconds(2 * 3_600));
+    assert!((1..=700).all(|id| world.token(id).ends_with('+')));
+    assert_eq!(world.alarms(), [""; 0]);
+    assert!(world.journal.pending().is_empty());
+}
+
+#[test]
 fn a_row_that_takes_the_failure_but_not_the_token_is_counted() {
     let world = World::new();
     world.insert(1, "IG-1", Some(days(2)));

@@ -362,6 +362,20 @@ fn after_a_server_has_taken_over_others_are_given_time_to_bring_what_they_know()
 }
 
 #[test]
+fn who_is_started_after_a_server_has_taken_over_gives_others_the_same_time() {
+    let world = strict();
+    world.serve(&world.engine(), seconds(10));
+    world.store.be_taken_over();
+    world.insert_pair(1, minutes(10));
+    assert_eq!(world.night(&world.engine()).deferred, 1);
+    world.clock.advance(seconds(30));
+    let handed = world.clock.run(world.engine().token(0, "1", minutes(30), &Stop::never())).expect("it lives");
+    assert_eq!((handed.is_short, world.script.drain()), (true, 0));
+    world.clock.advance(seconds(31));
+    assert_eq!((world.night(&world.engine()).refreshed, world.script.drain()), (1, 1));
+}
+
+#[test]
 fn tokens_of_an_hour_are_kept_alive_all_day_without_a_run() {
     let world = strict();
     for id in 1..=5 {
@@ -424,6 +438,40 @@ fn many_who_ask_at_once_cause_one_refresh() {
         assert_eq!(world.script.drain(), 1, "{class:?}");
         assert_eq!(world.attempts(1), 0);
     }
+}
+
+#[test]
+fn many_who_ask_for_more_than_a_token_lives_cause_one_refresh_too() {
+    let world = strict();
+    world.insert_pair(1, minutes(50));
+    world.script.answer(|asked| Reply::rotated(&asked.token, hours(1)).after(seconds(2)));
+    let engines: Vec<_> = (0..10).map(|_| world.engine()).collect();
+    let never = Stop::never();
+    let asking = engines.iter().map(|engine| engine.token(0, "1", minutes(120), &never));
+    let handed = world.clock.run(futures_util::future::join_all(asking));
+    let is_newest = |handed: &Result<crate::engine::token::Handed, NoToken>| {
+        handed.as_ref().is_ok_and(|handed| handed.is_short && handed.token.expose() == "a-1-1")
+    };
+    assert!(handed.iter().all(is_newest), "{handed:?}");
+    assert_eq!(world.script.drain(), 1);
+}
+
+#[test]
+fn many_who_ask_while_the_provider_is_down_cause_the_tries_of_one() {
+    let world = World::rotating(Class::Grace);
+    world.insert_pair(1, minutes(5));
+    world.script.answer(|_| Reply::down().after(seconds(2)));
+    let alone = World::rotating(Class::Grace);
+    alone.insert_pair(1, minutes(5));
+    alone.script.answer(|_| Reply::down().after(seconds(2)));
+    let never = Stop::never();
+    alone.clock.run(alone.engine().token(0, "1", minutes(10), &never)).expect("it lives");
+
+    let engines: Vec<_> = (0..10).map(|_| world.engine()).collect();
+    let asking = engines.iter().map(|engine| engine.token(0, "1", minutes(10), &never));
+    let handed = world.clock.run(futures_util::future::join_all(asking));
+    assert!(handed.iter().all(|handed| handed.as_ref().is_ok_and(|handed| handed.is_short)), "{handed:?}");
+    assert_eq!(world.script.drain(), alone.script.drain());
 }
 
 #[test]

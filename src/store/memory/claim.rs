@@ -44,9 +44,9 @@ pub(super) fn count(state: &State, mapped: &Mapped, claim: &Claim<'_>) -> u64 {
     free(&state.tables[mapped.table], mapped, &claim).map(|_| 1).sum()
 }
 
-pub(super) fn extend(state: &mut State, holder: &str, until: Timestamp) -> u64 {
+pub(super) fn extend(state: &mut State, fence: Uuid, until: Timestamp) -> u64 {
     let held = state.tables.iter_mut().flat_map(|table| table.leases.values_mut());
-    held.filter(|held| held.holder == holder).map(|held| held.until = until).map(|()| 1).sum()
+    held.filter(|held| held.fence == fence).map(|held| held.until = until).map(|()| 1).sum()
 }
 
 /// Gives a lease back, if it is still there.

@@ -31,10 +31,11 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::app::{Alarm, App};
 use perene_policy::{Connection, Grant};
+use uuid::Uuid;
 
 use super::{
-    Claim, Claimed, Commit, Committed, Finding, HistoryLine, Lease, Outgoing, Recipient, Remembered, Settled, Standing,
-    Store, StoreError, StoredAlarm,
+    Claim, Claimed, Commit, Committed, Finding, HistoryLine, Incarnation, Lease, Outgoing, Recipient, Remembered,
+    Settled, Standing, Store, StoreError, StoredAlarm,
 };
 use crate::clock::Clock;
 use crate::config::Source;
@@ -84,6 +85,8 @@ struct State {
     findings: Vec<Finding>,
     /// How often another server has taken the place of the one before.
     incarnation: u64,
+    /// Those that were seen, and since when in another one's place.
+    servers: BTreeMap<u64, Option<Timestamp>>,
     /// What has changed since somebody looked; `None` where nobody looks.
     changes: Option<Vec<Change>>,
 }
@@ -164,8 +167,13 @@ impl Store for MemoryStore {
         Ok("memory".to_owned())
     }
 
-    async fn incarnation(&self) -> Result<String, StoreError> {
-        Ok(self.lock().incarnation.to_string())
+    async fn incarnation(&self) -> Result<Incarnation, StoreError> {
+        let now = row::floor(self.shared.clock.now());
+        let mut state = self.lock();
+        let name = state.incarnation;
+        let is_first = state.servers.is_empty();
+        let since = *state.servers.entry(name).or_insert_with(|| (!is_first).then_some(now));
+        Ok(Incarnation { name: name.to_string(), since })
     }
 
     async fn findings(&self) -> Result<Vec<Finding>, StoreError> {
@@ -204,8 +212,8 @@ impl Store for MemoryStore {
         Ok(claim::count(&self.lock(), self.mapped(claim.source), claim))
     }
 
-    async fn extend(&self, holder: &str, until: Timestamp) -> Result<u64, StoreError> {
-        Ok(claim::extend(&mut self.lock(), holder, until))
+    async fn extend(&self, fence: Uuid, until: Timestamp) -> Result<u64, StoreError> {
+        Ok(claim::extend(&mut self.lock(), fence, until))
     }
 
     async fn release(&self, leases: &[Lease]) -> Result<(), StoreError> {

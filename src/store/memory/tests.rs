@@ -340,7 +340,7 @@ contract_suite! { @each MemoryFixture;
         a_lapsed_lease_is_taken_over_and_its_commit_changes_nothing,
         concurrent_claims_hand_out_each_row_once,
         what_was_refreshed_is_not_handed_out_again,
-        extend_moves_the_deadlines_of_its_holder_only,
+        extend_moves_the_deadlines_of_its_fence_only,
         release_gives_back_what_is_still_held,
         an_intent_is_written_and_its_lease_stays,
         an_intent_without_its_lease_writes_nothing,

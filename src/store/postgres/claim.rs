@@ -14,6 +14,7 @@ use sqlx::Postgres;
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
+use uuid::Uuid;
 
 use super::PostgresStore;
 use super::connect::{Transaction, query};
@@ -122,14 +123,14 @@ impl PostgresStore {
         Ok(connection)
     }
 
-    pub(super) async fn extend_once(&self, holder: &str, until: Timestamp) -> Result<u64, Trouble> {
+    pub(super) async fn extend_once(&self, fence: Uuid, until: Timestamp) -> Result<u64, Trouble> {
         let mut transaction = self.connections.begin().await?;
         let done = query(
-            "WITH mine AS (SELECT source, id FROM perene.lease WHERE holder = $1 ORDER BY source, id FOR UPDATE)
+            "WITH mine AS (SELECT source, id FROM perene.lease WHERE fence = $1::text::uuid ORDER BY source, id FOR UPDATE)
              UPDATE perene.lease l SET until = $2 FROM mine
-             WHERE l.source = mine.source AND l.id = mine.id AND l.holder = $1",
+             WHERE l.source = mine.source AND l.id = mine.id AND l.fence = $1::text::uuid",
         )
-        .bind(holder)
+        .bind(fence.to_string())
         .bind(PgTime::from(until))
         .execute(&mut *transaction)
         .await?;
@@ -153,7 +154,7 @@ impl PostgresStore {
 /// which claims take them; from then on nobody else can decide about these connections.
 pub(super) async fn give_back(
     connection: &mut PgConnection,
-    leases: &[(&str, &str, uuid::Uuid)],
+    leases: &[(&str, &str, Uuid)],
 ) -> Result<Vec<usize>, Trouble> {
     let mut places: Vec<usize> = (0..leases.len()).collect();
     places.sort_unstable_by_key(|&n| leases[n]);

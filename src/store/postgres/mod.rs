@@ -43,14 +43,15 @@ use jiff::{SignedDuration, Timestamp};
 use perene_policy::app::{Alarm, App};
 use perene_policy::{Connection, Secret};
 use sqlx::postgres::PgConnection;
+use uuid::Uuid;
 
 use self::connect::Connections;
 use self::shape::Shape;
 use self::trouble::Trouble;
 use crate::config::Source;
 use crate::store::{
-    Claim, Claimed, Commit, Committed, Finding, HistoryLine, Lease, Outgoing, Recipient, Remembered, Settled, Standing,
-    Store, StoreError, StoredAlarm,
+    Claim, Claimed, Commit, Committed, Finding, HistoryLine, Incarnation, Lease, Outgoing, Recipient, Remembered,
+    Settled, Standing, Store, StoreError, StoredAlarm,
 };
 
 /// A step that has not ended after this is given up, with its connection: the server ends a statement after
@@ -144,7 +145,7 @@ impl Store for PostgresStore {
         self.repeat(STEP_TIMEOUT, || self.identity_once()).await
     }
 
-    async fn incarnation(&self) -> Result<String, StoreError> {
+    async fn incarnation(&self) -> Result<Incarnation, StoreError> {
         self.repeat(STEP_TIMEOUT, || self.incarnation_once()).await
     }
 
@@ -186,8 +187,8 @@ impl Store for PostgresStore {
         self.repeat(SCAN_TIMEOUT, || self.count_once(claim)).await
     }
 
-    async fn extend(&self, holder: &str, until: Timestamp) -> Result<u64, StoreError> {
-        self.repeat(STEP_TIMEOUT, || self.extend_once(holder, until)).await
+    async fn extend(&self, fence: Uuid, until: Timestamp) -> Result<u64, StoreError> {
+        self.repeat(STEP_TIMEOUT, || self.extend_once(fence, until)).await
     }
 
     async fn release(&self, leases: &[Lease]) -> Result<(), StoreError> {

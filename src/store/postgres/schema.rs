@@ -10,7 +10,7 @@ use crate::store::StoreError;
 
 /// The steps, in order; the version of a schema is how many of them it has seen. A step that was released
 /// is never changed.
-pub(super) const STEPS: [&[&str]; 2] = [
+pub(super) const STEPS: [&[&str]; 3] = [
     &[
         "CREATE TABLE perene.migration (version integer PRIMARY KEY, made_at timestamptz NOT NULL DEFAULT now())",
         // What is in flight. Rows come and go all the time: room in each page lets an update stay in it.
@@ -64,6 +64,8 @@ pub(super) const STEPS: [&[&str]; 2] = [
         "CREATE TABLE perene.identity (is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one), id uuid NOT NULL)",
         "INSERT INTO perene.identity (id) VALUES (gen_random_uuid())",
     ],
+    // Which servers have answered, and since when in another one's place: NULL for the first.
+    &["CREATE TABLE perene.server (name text PRIMARY KEY, since timestamptz)"],
 ];
 
 /// Replicas that start together make the tables one after the other. The number is any, and always this.

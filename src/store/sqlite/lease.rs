@@ -1,17 +1,18 @@
 //! Moves and gives back leases.
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::connect::Database;
 use super::sql::{Mapped, micros};
 use crate::store::{Lease, StoreError};
 
-pub(super) async fn extend(database: &Database, holder: &str, until: Timestamp) -> Result<u64, StoreError> {
+pub(super) async fn extend(database: &Database, fence: Uuid, until: Timestamp) -> Result<u64, StoreError> {
     let failed = |error| database.failed(error);
     let mut transaction = database.write().await?;
-    let extended = sqlx::query("UPDATE perene_lease SET until = ? WHERE holder = ?")
+    let extended = sqlx::query("UPDATE perene_lease SET until = ? WHERE fence = ?")
         .bind(micros(until))
-        .bind(holder)
+        .bind(fence.to_string())
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;

@@ -35,10 +35,11 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::Connection;
 use perene_policy::app::{Alarm, App};
+use uuid::Uuid;
 
 use super::{
-    Claim, Claimed, Commit, Committed, Finding, HistoryLine, Lease, Outgoing, Recipient, Remembered, Settled, Standing,
-    Store, StoreError, StoredAlarm,
+    Claim, Claimed, Commit, Committed, Finding, HistoryLine, Incarnation, Lease, Outgoing, Recipient, Remembered,
+    Settled, Standing, Store, StoreError, StoredAlarm,
 };
 use crate::clock::Clock;
 use crate::config::Source;
@@ -89,8 +90,8 @@ impl Store for SqliteStore {
     }
 
     // No other server takes the place of a file.
-    async fn incarnation(&self) -> Result<String, StoreError> {
-        Ok(String::new())
+    async fn incarnation(&self) -> Result<Incarnation, StoreError> {
+        Ok(Incarnation { name: String::new(), since: None })
     }
 
     async fn findings(&self) -> Result<Vec<Finding>, StoreError> {
@@ -129,8 +130,8 @@ impl Store for SqliteStore {
         claim::count(&self.database, self.source(claim.source)?, claim).await
     }
 
-    async fn extend(&self, holder: &str, until: Timestamp) -> Result<u64, StoreError> {
-        lease::extend(&self.database, holder, until).await
+    async fn extend(&self, fence: Uuid, until: Timestamp) -> Result<u64, StoreError> {
+        lease::extend(&self.database, fence, until).await
     }
 
     async fn release(&self, leases: &[Lease]) -> Result<(), StoreError> {

@@ -5,6 +5,7 @@ mod commits;
 mod errors;
 mod migration;
 mod rights;
+mod servers;
 mod speed;
 mod types;
 

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::{File, clock};
 use crate::config::{Source, TableName};
 use crate::store::contract::Fixture;
-use crate::store::contract::world::{World, days, due, keys, leased, now, refreshed};
+use crate::store::contract::world::{FENCE, World, days, due, keys, leased, now, refreshed};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Committed, FindingKind, Store, StoreError};
 
@@ -198,7 +198,7 @@ async fn a_power_cut_loses_nothing_that_was_confirmed() {
         assert_eq!(find("1").await.token.expose(), "EAA-confirmed");
         assert_eq!(find("2").await.token.expose(), "EAA-old");
         assert_eq!(cut.texts("PRAGMA integrity_check").await, [[Some("ok".to_owned())]]);
-        assert_eq!(store.extend("replica-a", now()).await.expect("extends"), 1, "of the second one the lease stands");
+        assert_eq!(store.extend(FENCE, now()).await.expect("extends"), 1, "of the second one the lease stands");
     }
 }
 

@@ -1,0 +1,175 @@
+//! Tables that refuse what is to be written into their rows: a column too short, a trigger, a right that was taken away.
+//!
+//! Of one row that is a failure like any other. Of many in a row it is the table's fault, and each further call would
+//! bring a token that nobody can store. So none is begun: one row is tried after a minute, then ever more rarely, and the
+//! first one that is written ends it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use perene_policy::app::BRAKE_CONNECTIONS;
+use perene_policy::backoff::later;
+
+/// The pause before a row is tried again, at first and at most; it doubles.
+const PAUSES: (SignedDuration, SignedDuration) = (SignedDuration::from_mins(1), SignedDuration::from_hours(1));
+
+/// The pause after so many tries.
+pub(super) fn pause(tries: u32) -> SignedDuration {
+    let (first, longest) = PAUSES;
+    first.saturating_mul(1 << tries.min(6)).min(longest)
+}
+
+/// Whether rows of a table may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writable {
+    /// As far as is known, what comes of it can be written.
+    Yes,
+    /// One row may be sent, to see whether the table was mended.
+    OneRow,
+    /// Not now.
+    No,
+}
+
+/// What is known of each source's table.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<BTreeMap<usize, Refusing>>);
+
+#[derive(Debug)]
+struct Refusing {
+    in_a_row: usize,
+    since: Timestamp,
+    tries: u32,
+    try_at: Timestamp,
+    /// A row was written again: what is left is to tell the operator.
+    is_over: bool,
+}
+
+impl Refusals {
+    /// The table has refused a row.
+    pub(super) fn refused(&self, source: usize, now: Timestamp) {
+        let mut known = self.lock();
+        let fresh = || Refusing { in_a_row: 0, since: now, tries: 0, try_at: later(now, pause(0)), is_over: false };
+        let refusing = known.entry(source).or_insert_with(fresh);
+        if refusing.is_over {
+            *refusing = fresh();
+        }
+        refusing.in_a_row += 1;
+    }
+
+    /// The table has taken a row.
+    pub(super) fn accepted(&self, source: usize) {
+        let mut known = self.lock();
+        if let Some(refusing) = known.get_mut(&source) {
+            if refusing.is_closed() {
+                refusing.is_over = true;
+            } else if !refusing.is_over {
+                known.remove(&source);
+            }
+        }
+    }
+
+    /// Whether the latest row was refused: then it is better known soon whether the next one is too.
+    pub(super) fn is_suspicious(&self, source: usize) -> bool {
+        self.lock().get(&source).is_some_and(|refusing| !refusing.is_over)
+    }
+
+    /// Whether rows may be sent.
+    pub(super) fn writable(&self, source: usize, now: Timestamp) -> Writable {
+        match self.lock().get(&source) {
+            Some(refusing) if refusing.is_closed() && now < refusing.try_at => Writable::No,
+            Some(refusing) if refusing.is_closed() => Writable::OneRow,
+            _ => Writable::Yes,
+        }
+    }
+
+    /// Since when so many rows were refused that none is sent any more.
+    pub(super) fn closed_since(&self, source: usize) -> Option<Timestamp> {
+        self.lock().get(&source).filter(|refusing| refusing.is_closed()).map(|refusing| refusing.since)
+    }
+
+    /// Whether there is a table of which nothing is sent any more.
+    pub(super) fn is_any_closed(&self) -> bool {
+        self.lock().values().any(Refusing::is_closed)
+    }
+
+    /// One row is about to be tried: whatever becomes of it, the next one waits longer.
+    pub(super) fn begin_try(&self, source: usize, now: Timestamp) {
+        if let Some(refusing) = self.lock().get_mut(&source) {
+            refusing.tries = refusing.tries.saturating_add(1);
+            refusing.try_at = later(now, pause(refusing.tries));
+        }
+    }
+
+    /// Whether the table takes rows again and the operator has not been told so yet.
+    pub(super) fn take_over(&self, source: usize) -> bool {
+        let mut known = self.lock();
+        let is_over = known.get(&source).is_some_and(|refusing| refusing.is_over);
+        if is_over {
+            known.remove(&source);
+        }
+        is_over
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Refusing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Refusing {
+    fn is_closed(&self) -> bool {
+        !self.is_over && self.in_a_row >= BRAKE_CONNECTIONS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).expect("a date")
+    }
+
+    #[test]
+    fn ten_in_a_row_close_a_table_and_one_that_is_written_opens_it() {
+        let refusals = Refusals::default();
+        for _ in 0..9 {
+            refusals.refused(0, at(0));
+        }
+        assert_eq!((refusals.writable(0, at(0)), refusals.is_suspicious(0)), (Writable::Yes, true));
+        refusals.refused(0, at(1));
+        assert_eq!((refusals.writable(0, at(1)), refusals.closed_since(0)), (Writable::No, Some(at(0))));
+        assert_eq!(refusals.writable(1, at(1)), Writable::Yes, "another table");
+        assert_eq!(refusals.writable(0, at(60)), Writable::OneRow);
+        refusals.accepted(0);
+        assert_eq!(refusals.writable(0, at(60)), Writable::Yes);
+        assert!(refusals.take_over(0) && !refusals.take_over(0));
+    }
+
+    #[test]
+    fn a_row_among_others_that_are_written_closes_nothing() {
+        let refusals = Refusals::default();
+        for _ in 0..50 {
+            refusals.refused(0, at(0));
+            refusals.accepted(0);
+        }
+        assert_eq!((refusals.writable(0, at(0)), refusals.take_over(0)), (Writable::Yes, false));
+    }
+
+    #[test]
+    fn a_table_that_goes_on_refusing_is_tried_ever_more_rarely() {
+        let refusals = Refusals::default();
+        (0..64).for_each(|_| refusals.refused(0, at(0)));
+        let mut now = at(0);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let wait =
+                (0..=60).find(|m| refusals.writable(0, later(now, SignedDuration::from_mins(*m))) != Writable::No);
+            waits.push(wait.expect("within the hour"));
+            now = later(now, SignedDuration::from_mins(wait.expect("within the hour")));
+            refusals.begin_try(0, now);
+            refusals.refused(0, now);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+}
