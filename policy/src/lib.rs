@@ -39,7 +39,7 @@ pub use answer::{Answer, NoAnswer, Verdict};
 pub use connection::{Connection, Incident, Memory, State};
 pub use decide::{
     Attempts, Context, Counting, Decision, ErrorText, Event, EventKind, Notice, NoticeKind, RowWrite, decide, intent,
-    reconcile, take_back,
+    lapse, reconcile, take_back,
 };
 pub use exchange::{Call, Conclusion, Endpoint, Exchange, Step, Terms};
 pub use grant::{Class, Grant};

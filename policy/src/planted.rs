@@ -61,6 +61,7 @@ bugs! {
     ImplausibleStored "whatever stands for a token is stored as one";
     RefreshTokenDropped "the new refresh token is not stored";
     SweepMissing "what is remembered is never looked at";
+    LapseUnseen "nobody hears of a token that ended before it could be sent";
     CommitForgotten "the last commit of a batch is not made";
 }
 

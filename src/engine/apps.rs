@@ -230,6 +230,10 @@ impl Apps {
         self.lock().get(name).is_some_and(|known| known.app.holds_notices(now))
     }
 
+    pub(crate) fn is_out_of_reach(&self, name: &str, now: Timestamp) -> bool {
+        self.lock().get(name).is_some_and(|known| known.app.is_out_of_reach(now))
+    }
+
     /// What must not stand in any text: the secrets of all apps, whichever was called.
     pub(crate) fn secrets(&self) -> Vec<Secret> {
         self.lock().values().flat_map(|known| known.identity.secrets.iter().cloned()).collect()

@@ -7,6 +7,7 @@
 mod apps;
 mod driver;
 mod intent;
+mod lapse;
 mod ledger;
 mod outage;
 mod outbox;
@@ -76,6 +77,8 @@ pub struct Engine {
     ledger: ledger::Ledger,
     /// What was not sent although its intent may stand in the database.
     unsent: Mutex<Vec<intent::Unsent>>,
+    /// How far has been looked for tokens that end unheard of.
+    lapses: lapse::Lapses,
     /// Tables that refuse what is written to them.
     refusals: refusals::Refusals,
     /// Whether an alarm about the journal may stand: one of a process that has died may.
@@ -94,7 +97,8 @@ impl Engine {
         }
         let holder = (parts.new_id)().simple().to_string();
         let has_journal_alarm = AtomicBool::new(true);
-        Self { parts, apps, ledger, unsent: Mutex::default(), refusals: Default::default(), has_journal_alarm, holder }
+        let (refusals, lapses) = Default::default();
+        Self { parts, apps, ledger, unsent: Mutex::default(), lapses, refusals, has_journal_alarm, holder }
     }
 
     /// From now on answers are kept in `journal`, which is known only when the database has been asked. Once an

@@ -145,6 +145,7 @@ impl Engine {
         let now = self.parts.clock.now();
         self.load_apps(request.kind == RunKind::ByHand).await?;
         self.settle_up().await?;
+        self.lapses.look_again();
         self.sweep().await?.add_to(report);
         // A run over named connections is no run over all: it must not stand for one that was missed.
         let on_record = match request.ids.is_empty() {

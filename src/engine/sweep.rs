@@ -49,9 +49,11 @@ impl Engine {
                 self.commit_sweep(&commits, now, &mut swept).await?;
             }
             if is_last {
-                return Ok(swept);
+                break;
             }
         }
+        self.sweep_lapsed(&mut swept).await?;
+        Ok(swept)
     }
 
     fn look_at(&self, remembered: &Remembered, now: Timestamp) -> Option<Commit> {
@@ -65,7 +67,12 @@ impl Engine {
         Some(Commit { source: *source, connection, guard: Guard::Memory(*version), decision, outbox })
     }
 
-    async fn commit_sweep(&self, commits: &[Commit], now: Timestamp, swept: &mut Swept) -> Result<(), StoreError> {
+    pub(super) async fn commit_sweep(
+        &self,
+        commits: &[Commit],
+        now: Timestamp,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
         let committed = self.parts.store.commit(commits, now).await?;
         for (commit, committed) in commits.iter().zip(committed) {
             if committed != Committed::Done {

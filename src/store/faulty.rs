@@ -235,6 +235,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.carry("last_run", READ, self.inner.last_run()).await
     }
 
+    async fn first_run(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.carry("first_run", READ, self.inner.first_run()).await
+    }
+
     async fn take_outbox(&self, limit: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Outgoing>, StoreError> {
         self.carry("take_outbox", WRITE, self.inner.take_outbox(limit, now, until)).await
     }

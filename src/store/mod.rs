@@ -113,6 +113,9 @@ pub trait Store: Send + Sync + 'static {
     /// When the latest finished run began; `None` if none is on record.
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError>;
 
+    /// When the earliest finished run on record began: since then Perene is in charge. `None` if none is on record.
+    async fn first_run(&self) -> Result<Option<Timestamp>, StoreError>;
+
     /// Takes up to `limit` messages whose time has come and whose lease is free, and leases them until
     /// `until`. Oldest first.
     async fn take_outbox(&self, limit: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Outgoing>, StoreError>;

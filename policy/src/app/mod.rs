@@ -241,6 +241,15 @@ impl App {
             .is_some_and(|hold| hold.kind == HoldKind::Misconfigured || now.duration_since(hold.since) < hold::LONGEST)
     }
 
+    /// Whether the provider has been of no use for a day: then customers whose tokens end soon hear of it, though nothing
+    /// was concluded about them. Never while the app itself is refused, which is the operator's affair.
+    pub fn is_out_of_reach(&self, now: Timestamp) -> bool {
+        let is_long = |since: Timestamp| now.duration_since(since) >= hold::LONGEST;
+        let is_down = self.hold.as_ref().is_some_and(|hold| hold.kind == HoldKind::Circuit && is_long(hold.since));
+        let is_limited = self.limit.as_ref().is_some_and(|limit| limit.until > now && is_long(limit.since));
+        is_down || (is_limited && !self.is_held_by(HoldKind::Misconfigured))
+    }
+
     /// Connections were deferred because the app could not be called.
     pub fn leave_backlog(&mut self) {
         self.has_backlog = true;

@@ -1,5 +1,7 @@
 //! What follows from a conclusion: what is written, what is remembered, who is told. Plain data.
 
+mod lapse;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backoff::{self, later};
@@ -12,6 +14,8 @@ use crate::redact;
 use crate::secret::{Fingerprint, Secret};
 use crate::settings::Settings;
 use crate::warning;
+
+pub use lapse::lapse;
 
 /// How long after a refresh the end of data access is asked for.
 /// <https://developers.facebook.com/docs/facebook-login/auth-vs-data>
@@ -663,6 +667,12 @@ pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_
         return Some(replaced(memory, row, now));
     }
 
+    if memory.incident.is_none() && row.expires_at.is_some_and(|at| at <= now) {
+        let row = Connection { memory: Some(memory.clone()), ..row.clone() };
+        if let Some(lapsed) = lapse(&row, context) {
+            return Some(lapsed);
+        }
+    }
     let mut memory = memory.clone();
     let mut decision = nothing(Outcome::Superseded);
     admit_uncertainty(&mut decision, &mut memory, row, now);

@@ -3,6 +3,7 @@
 mod app;
 mod attempts;
 mod database;
+mod lapse;
 mod lease;
 mod limit;
 mod order;

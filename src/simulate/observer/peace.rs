@@ -1,7 +1,7 @@
 //! Whether all is well again, without anybody's help, some time after the faults have ended.
 
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::State;
+use perene_policy::{Grant, State};
 
 use super::super::truth::Standing;
 use super::super::world::World;
@@ -38,6 +38,12 @@ impl World {
     fn check_is_well(&mut self, number: usize, now: Timestamp) {
         let seen = &self.observer.seen[number];
         let is_live = seen.is_there && seen.generation.is_some();
+        let outlives_its_expiry = self.accounts[number].grant == Grant::Oauth2;
+        if is_live && seen.is_dark && seen.warned_at.is_none() && !outlives_its_expiry && !self.is_row_refused(number) {
+            let text = "its token has expired, and the customer was never told".to_owned();
+            self.broke("dark_unheard_of", Some(number), now, text);
+            return;
+        }
         let Some(expires_at) = seen.expires_at.filter(|at| is_live && *at > now) else { return };
         let account = &self.accounts[number];
         if account.standing == Standing::Refused {

@@ -45,6 +45,7 @@ const SHOWS: &[(Bug, &str, usize, u32)] = &[
     (Bug::ImplausibleStored, "malformed:10d@day0", 100, 20),
     (Bug::RefreshTokenDropped, "none", 30, 40),
     (Bug::SweepMissing, "revoked,revoked,reconnect,reconnect,not-extended", 60, 150),
+    (Bug::LapseUnseen, "meta-outage:12d@day0", 200, 40),
     (Bug::CommitForgotten, "none", 100, 40),
 ];
 

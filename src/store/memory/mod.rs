@@ -280,7 +280,11 @@ impl Store for MemoryStore {
     }
 
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.lock().last_run())
+        Ok(self.lock().finished_runs().max())
+    }
+
+    async fn first_run(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.lock().finished_runs().min())
     }
 
     async fn take_outbox(&self, limit: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Outgoing>, StoreError> {

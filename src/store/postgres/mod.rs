@@ -233,7 +233,11 @@ impl Store for PostgresStore {
     }
 
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.repeat(STEP_TIMEOUT, || self.last_run_once()).await
+        self.repeat(STEP_TIMEOUT, || self.run_once("max")).await
+    }
+
+    async fn first_run(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.repeat(STEP_TIMEOUT, || self.run_once("min")).await
     }
 
     async fn take_outbox(&self, limit: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Outgoing>, StoreError> {

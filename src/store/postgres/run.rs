@@ -44,14 +44,15 @@ impl PostgresStore {
         transaction.commit().await
     }
 
-    pub(super) async fn last_run_once(&self) -> Result<Option<Timestamp>, Trouble> {
+    /// When the `max` or `min` of all finished runs began.
+    pub(super) async fn run_once(&self, which: &str) -> Result<Option<Timestamp>, Trouble> {
         let mut transaction = self.connections.begin().await?;
-        let row = query("SELECT max(started_at) FROM perene.run WHERE finished_at IS NOT NULL")
+        let row = query(format!("SELECT {which}(started_at) FROM perene.run WHERE finished_at IS NOT NULL"))
             .fetch_one(&mut *transaction)
             .await?;
-        let last: Option<PgTime> = row.try_get(0)?;
+        let at: Option<PgTime> = row.try_get(0)?;
         transaction.commit().await?;
-        Ok(last.map(PgTime::timestamp))
+        Ok(at.map(PgTime::timestamp))
     }
 
     pub(super) async fn forget_once(&self, before: Timestamp) -> Result<(), Trouble> {

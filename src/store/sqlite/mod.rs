@@ -176,7 +176,11 @@ impl Store for SqliteStore {
     }
 
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        run::last(&self.database).await
+        run::begun(&self.database, "max").await
+    }
+
+    async fn first_run(&self) -> Result<Option<Timestamp>, StoreError> {
+        run::begun(&self.database, "min").await
     }
 
     async fn take_outbox(&self, limit: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Outgoing>, StoreError> {

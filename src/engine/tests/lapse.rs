@@ -1,0 +1,96 @@
+//! Who goes dark although nothing was ever concluded about them hears of it too.
+
+use futures_util::future::join;
+use jiff::SignedDuration;
+
+use crate::engine::testing::{Reply, World, days, renew, seconds};
+
+const DAY: u64 = 24 * 3_600;
+
+fn warned(world: &World, ids: std::ops::RangeInclusive<i64>) -> Vec<i64> {
+    ids.filter(|id| world.flag(id)).collect()
+}
+
+#[test]
+fn what_ended_while_perene_was_away_is_told_once_it_is_back() {
+    let world = World::new();
+    let engine = world.engine();
+    world.night(&engine);
+    world.insert(1, "IG-1", Some(days(30)));
+    world.insert(2, "IG-2", Some(days(45)));
+    world.clock.advance(seconds(40 * DAY));
+    world.serve(&world.engine(), seconds(60));
+    assert_eq!((warned(&world, 1..=2), world.token(2)), (vec![1], "IG-2+".to_owned()));
+    assert_eq!(world.script.tokens(), ["IG-2"], "what has expired is never sent");
+    let kinds: Vec<String> = world.outbox().into_iter().map(|(_, kind)| kind).collect();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "needs_reconnect").count(), 2, "one over each channel: {kinds:?}");
+    world.serve_hourly(&world.engine(), 50);
+    assert_eq!(world.outbox().len(), kinds.len(), "nothing more");
+    assert_eq!((world.attempts(1), world.row(1).error), (0, None));
+
+    // The customer is back.
+    world.store.change_connection(0, "1", |row| {
+        row.token = Some(perene_policy::Secret::new("IG-new"));
+        row.expires_at = row.expires_at.map(|at| at + days(90));
+    });
+    world.serve(&world.engine(), seconds(60));
+    assert!(!world.flag(1));
+}
+
+#[test]
+fn what_had_ended_before_perene_came_is_the_apps_past() {
+    let world = World::new();
+    world.insert(1, "IG-1", Some(-days(1)));
+    let engine = world.engine();
+    world.serve(&engine, seconds(DAY + 60));
+    assert_eq!((world.outbox(), world.flag(1)), (vec![], false));
+}
+
+#[test]
+fn a_token_that_the_app_put_there_too_late_is_told_within_a_minute_of_its_end() {
+    let world = World::new();
+    let (one, two) = (world.engine(), world.engine());
+    world.serve(&one, seconds(60));
+    world.insert(1, "IG-1", Some(SignedDuration::from_mins(10)));
+    world.insert(2, "", Some(SignedDuration::from_mins(10)));
+    world.serve(&one, seconds(599));
+    assert!(!world.flag(1));
+    let later = join(one.sweep(), two.sweep());
+    let _ = world.clock.run(later);
+    world.serve(&one, seconds(61));
+    assert_eq!(warned(&world, 1..=2), [1], "who holds no token has none that ends");
+    assert_eq!(world.outbox().len(), 3, "a mail, and a webhook of each fact: {:?}", world.outbox());
+}
+
+#[test]
+fn in_an_outage_nobody_hears_of_it_before_a_day_has_passed() {
+    let world = World::new();
+    world.fleet(20, "IG");
+    world.insert(21, "IG-21", Some(SignedDuration::from_hours(5)));
+    world.script.answer(|_| Reply::down());
+    let engine = world.engine();
+    world.serve(&engine, seconds(6 * 3_600));
+    assert_eq!((world.outbox(), world.flag(21)), (vec![], false));
+    world.script.answer(renew);
+    world.serve(&engine, seconds(120));
+    assert_eq!(warned(&world, 1..=21), [21], "the others are refreshed");
+}
+
+#[test]
+fn in_an_outage_of_days_customers_hear_of_it_before_their_tokens_end() {
+    let world = World::new();
+    for id in 1..=30 {
+        world.insert(id, &format!("IG-{id}"), Some(days(6) + SignedDuration::from_mins(id)));
+    }
+    world.script.answer(|_| Reply::down());
+    let engine = world.engine();
+    world.serve(&engine, seconds(3 * DAY - 7_200));
+    assert_eq!((world.outbox(), world.alarms()), (vec![], vec!["provider_down".to_owned()]));
+    world.serve(&engine, seconds(3 * 3_600));
+    assert_eq!(warned(&world, 1..=30).len(), 30);
+    assert!((1..=30).all(|id| world.attempts(id) == 0), "nothing is counted");
+
+    world.script.answer(renew);
+    world.serve(&engine, seconds(600));
+    assert!((1..=30).all(|id| world.token(id) == format!("IG-{id}+") && !world.flag(id)));
+}
