@@ -230,6 +230,14 @@ impl Apps {
         self.lock().get(name).is_some_and(|known| known.app.holds_notices(now))
     }
 
+    /// Whether nothing holds or limits the app, and nothing of it was put off.
+    pub(crate) fn is_free(&self, name: &str, now: Timestamp) -> bool {
+        self.lock().get(name).is_none_or(|known| {
+            let app = &known.app;
+            app.hold.is_none() && !app.has_backlog && matches!(app.permission(now), Permission::Go(_))
+        })
+    }
+
     pub(crate) fn is_out_of_reach(&self, name: &str, now: Timestamp) -> bool {
         self.lock().get(name).is_some_and(|known| known.app.is_out_of_reach(now))
     }

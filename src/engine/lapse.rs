@@ -74,7 +74,8 @@ impl Engine {
             let is_complete = self.look_for_lapsed(source, since, ahead, now, swept).await?;
             let mut known = self.lapses.lock();
             let looked = known.entry(source).or_default();
-            looked.until = Some(if is_complete { now } else { since });
+            // What ends at this very instant has not ended yet.
+            looked.until = Some(if is_complete { later(now, -SignedDuration::from_secs(1)) } else { since });
             looked.ahead_at = if ahead.is_zero() { looked.ahead_at } else { Some(now) };
         }
         Ok(())

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::Counting;
 use perene_policy::app::Permission;
 use perene_policy::planted::{self, Bug};
+use perene_policy::{Counting, Grant};
 
 use super::driver::Order;
 use super::report::Report;
@@ -42,6 +42,9 @@ const FORGOTTEN_FOR: SignedDuration = SignedDuration::from_mins(2);
 /// these bounds: it may have been a passing fault, and a thousand refusals are not asked for every few seconds.
 const BRAKED_AGAIN: (SignedDuration, SignedDuration) = (SignedDuration::from_mins(15), SignedDuration::from_hours(1));
 
+/// How often is looked for what the app put there after the run and does not live until the next.
+const LATE_EVERY: SignedDuration = SignedDuration::from_mins(10);
+
 /// How long the outbox may take before the loop looks at the time again.
 const OUTBOX_TURN: Duration = Duration::from_secs(20);
 
@@ -55,6 +58,7 @@ const KEEP: SignedDuration = SignedDuration::from_hours(400 * 24);
 #[derive(Debug, Default)]
 struct Rounds {
     swept_at: Option<Timestamp>,
+    late_at: Option<Timestamp>,
     /// When to look again for connections that a run found in the hands of others.
     make_up_at: Option<Timestamp>,
     /// When the database was last back after it had been away.
@@ -154,6 +158,10 @@ impl Engine {
             rounds.note(&report, self.parts.clock.now());
         }
         self.retry(stop).await?;
+        if is_due(rounds.late_at, LATE_EVERY, now) {
+            self.take_late_comers(now, stop).await?;
+            rounds.late_at = Some(now);
+        }
         self.take_up_backlogs(rounds, stop).await?;
         self.apps.look_after(self.parts.clock.now()).await?;
         self.send_outbox(OUTBOX_TURN, stop).await?;
@@ -211,6 +219,32 @@ impl Engine {
             tracing::info!(refreshed = report.refreshed, "refreshed between runs");
         }
         Ok(())
+    }
+
+    /// Sends what the app put there after the run, and what would not live until the next one. What a run had to put off
+    /// is not among it: while an app is held or limited nothing is taken, and what was tried has its own time.
+    async fn take_late_comers(&self, now: Timestamp, stop: &Stop) -> Result<(), StoreError> {
+        let Some(next) = self.parts.schedule.next_after(now) else { return Ok(()) };
+        let mut report = Report::default();
+        for source in 0..self.parts.sources.len() {
+            let window = (next.duration_since(now) + LATE_EVERY).min(self.settings(source).window);
+            let grants: Vec<Grant> =
+                self.grants(source).iter().copied().filter(|g| self.is_free(source, *g, now)).collect();
+            if self.window_between_runs(source).is_none() && !grants.is_empty() {
+                let uncounted = self.uncounted(source, Which::Due { window });
+                let order = Order { grants: &grants, only_untried: true, ..uncounted };
+                self.pass(order, stop, &mut report, &|_| {}).await?;
+            }
+        }
+        if report.refreshed > 0 {
+            tracing::info!(refreshed = report.refreshed, "refreshed what would not have lived until the next run");
+        }
+        Ok(())
+    }
+
+    /// Whether the app of a grant may be called as if nothing had ever been wrong with it.
+    fn is_free(&self, source: usize, grant: Grant, now: Timestamp) -> bool {
+        self.provider(source).app(grant).is_some_and(|app| self.apps.is_free(&app.name, now))
     }
 
     /// Goes on with what a run had to put off, as soon as the app may be called again; while it may not, makes

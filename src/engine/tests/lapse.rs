@@ -47,19 +47,39 @@ fn what_had_ended_before_perene_came_is_the_apps_past() {
 }
 
 #[test]
-fn a_token_that_the_app_put_there_too_late_is_told_within_a_minute_of_its_end() {
+fn a_token_that_ended_unseen_is_told_with_the_next_sweep() {
     let world = World::new();
     let (one, two) = (world.engine(), world.engine());
     world.serve(&one, seconds(60));
     world.insert(1, "IG-1", Some(SignedDuration::from_mins(10)));
     world.insert(2, "", Some(SignedDuration::from_mins(10)));
-    world.serve(&one, seconds(599));
+    world.clock.advance(seconds(599));
+    world.clock.run(one.sweep()).expect("sweeps");
     assert!(!world.flag(1));
-    let later = join(one.sweep(), two.sweep());
-    let _ = world.clock.run(later);
-    world.serve(&one, seconds(61));
+    world.clock.advance(seconds(2));
+    let (first, second) = world.clock.run(join(one.sweep(), two.sweep()));
+    assert_eq!(first.expect("sweeps").warned + second.expect("sweeps").warned, 1, "of two replicas one tells it");
     assert_eq!(warned(&world, 1..=2), [1], "who holds no token has none that ends");
     assert_eq!(world.outbox().len(), 3, "a mail, and a webhook of each fact: {:?}", world.outbox());
+}
+
+#[test]
+fn a_token_that_does_not_live_until_the_next_run_is_not_left_waiting_for_it() {
+    let world = World::new();
+    let engine = world.engine();
+    world.serve(&engine, seconds(60));
+    world.insert(1, "EAA-1", Some(SignedDuration::from_hours(2)));
+    world.insert(2, "EAA-2", Some(days(3)));
+    world.serve(&engine, seconds(700));
+    assert_eq!((world.token(1), world.token(2)), ("EAA-1+".to_owned(), "EAA-2".to_owned()));
+
+    // A failure is tried again by the series, and no attempt.
+    world.insert(3, "EAA-3", Some(SignedDuration::from_hours(2)));
+    world.script.drain();
+    world.script.answer(|_| Reply::error(400, 100, "Unsupported request"));
+    world.serve(&engine, seconds(1_300));
+    assert!(world.script.drain() <= 3, "an unknown error is not asked for again and again");
+    assert_eq!(world.attempts(3), 0);
 }
 
 #[test]
