@@ -241,7 +241,9 @@ impl World {
             before.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::NeedsReconnect { .. }));
         let is_refused = matches!(memory.state, State::NeedsReconnect { .. });
         let seen = &self.observer.seen[number];
-        if is_refused && !was_refused && !self.is_strict(number) {
+        // Whose token has ended needs nobody's word for it.
+        let has_ended = seen.expires_at.is_some_and(|at| at <= now);
+        if is_refused && !was_refused && !has_ended && !self.is_strict(number) {
             let recent = seen.refusals.iter().filter(|at| now.duration_since(**at) < SignedDuration::from_mins(15));
             if recent.count() < 2 {
                 let text = "declared refused for good, and the provider has said so once".to_owned();

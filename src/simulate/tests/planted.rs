@@ -45,7 +45,7 @@ const SHOWS: &[(Bug, &str, usize, u32)] = &[
     (Bug::ImplausibleStored, "malformed:10d@day0", 100, 20),
     (Bug::RefreshTokenDropped, "none", 30, 40),
     (Bug::SweepMissing, "revoked,revoked,reconnect,reconnect,not-extended", 60, 150),
-    (Bug::LapseUnseen, "meta-outage:12d@day0", 200, 40),
+    (Bug::LapseUnseen, "host-off:12d@day0", 200, 30),
     (Bug::CommitForgotten, "none", 100, 40),
 ];
 
@@ -59,9 +59,12 @@ const SEEDS: u64 = 6;
 fn only(bug: Bug) -> Option<Class> {
     match bug {
         Bug::NoJournal | Bug::NoIntent | Bug::ReplayNever | Bug::RefreshTokenDropped => Some(Class::Strict),
-        Bug::NoBrake | Bug::NoCircuit | Bug::RetryAfterIgnored | Bug::YoungSent | Bug::NotExtendedIsRefreshed => {
-            Some(Class::Extend)
-        }
+        Bug::NoBrake
+        | Bug::NoCircuit
+        | Bug::RetryAfterIgnored
+        | Bug::YoungSent
+        | Bug::NotExtendedIsRefreshed
+        | Bug::LapseUnseen => Some(Class::Extend),
         _ => None,
     }
 }
