@@ -38,8 +38,8 @@ struct Inner {
     known: BTreeMap<EntryId, Known>,
     /// Which entries are about a connection: table and key.
     by_connection: BTreeMap<(String, String), BTreeSet<EntryId>>,
-    /// The name of the server that answered last.
-    incarnation: Option<String>,
+    /// The process of the server that answered last.
+    process: Option<String>,
     /// Until when strict providers are left alone.
     settling_until: Option<Timestamp>,
     looked_around_at: Option<Timestamp>,
@@ -224,21 +224,15 @@ impl Ledger {
         }
     }
 
-    /// Takes note of the server that answers now; returns whether it is another one than before. Then all that was
-    /// settled is to be looked at again, and strict providers are left alone for [`SETTLING`]; so they are by a process
-    /// that was started meanwhile, which knows only from the database that there was another one.
-    pub(super) fn meet(&self, incarnation: Incarnation, now: Timestamp) -> bool {
+    /// Takes note of the server that answers now; returns whether its process is another one than before. Then all that
+    /// was settled is to be looked at again. If it has taken another one's place, strict providers are left alone for
+    /// [`SETTLING`], also by a process that was started meanwhile.
+    pub(super) fn meet(&self, incarnation: Incarnation) -> bool {
         let mut inner = self.lock();
-        let Incarnation { name, since } = incarnation;
-        let known = inner.incarnation.as_ref().map(|before| *before == name);
-        if known == Some(true) {
-            return false;
-        }
-        inner.incarnation = Some(name);
-        let since = if known.is_none() { since } else { Some(now) };
-        let until = since.map(|since| perene_policy::backoff::later(since, SETTLING));
-        inner.settling_until = inner.settling_until.max(until);
-        if known.is_none() {
+        let Incarnation { process, since } = incarnation;
+        inner.settling_until = since.map(|since| perene_policy::backoff::later(since, SETTLING));
+        let before = inner.process.replace(process);
+        if before.is_none() || before == inner.process {
             return false;
         }
         let all: Vec<EntryId> = inner.known.keys().copied().collect();

@@ -134,7 +134,7 @@ impl Engine {
         self.load_apps(false).await?;
         self.settle_up().await?;
 
-        let incarnation = Some(self.parts.store.incarnation().await?.name);
+        let incarnation = Some(self.parts.store.incarnation().await?.process);
         let before = std::mem::replace(&mut rounds.incarnation, incarnation);
         if rounds.is_away || (before.is_some() && before != rounds.incarnation) {
             rounds.back_at = Some(now);

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use perene_policy::planted::{self, Bug};
-use perene_policy::{Connection, Counting, Decision, Grant, reconcile};
+use perene_policy::{Connection, Counting, Decision, Grant, State, reconcile};
 
 use super::report::Report;
 use super::{Engine, outbox};
@@ -58,6 +58,11 @@ impl Engine {
 
     fn look_at(&self, remembered: &Remembered, now: Timestamp) -> Option<Commit> {
         let Remembered { source, id, version, memory, row } = remembered;
+        // An answer may still turn up in another replica's journal.
+        let is_uncertain = matches!(memory.state, State::Uncertain { .. });
+        if is_uncertain && self.ledger.is_settling(now) {
+            return None;
+        }
         let name =
             row.as_ref().and_then(|row| self.provider(*source).app(row.grant)).map(|app| app.name).unwrap_or_default();
         let context = self.context(*source, now, Counting::Never, self.apps.holds_notices(&name, now), &[]);

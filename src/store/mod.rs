@@ -38,7 +38,8 @@ pub trait Store: Send + Sync + 'static {
     /// under this name. Needs Perene's own tables.
     async fn identity(&self) -> Result<String, StoreError>;
 
-    /// The server process that answers now, which is put on record when it is seen first. Needs Perene's own tables.
+    /// Which server answers now. One that has taken another's place is put on record when it is seen first. Needs
+    /// Perene's own tables.
     async fn incarnation(&self) -> Result<Incarnation, StoreError>;
 
     /// Looks for what a run needs, without changing anything: tables, columns, types, rights. Empty when
@@ -152,14 +153,13 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// A server process that answers for the database. Another one than before means that the database was restarted, or
-/// that another server has taken its place, which may not know the latest commits.
+/// A server that answers for the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incarnation {
-    /// Its name: no other process has had it or will have it.
-    pub name: String,
-    /// When it was first seen in another one's place; `None` if none was there before it. On record in the database, so
-    /// that a replica that has just been started knows it too.
+    /// Names its process: another one than before means that it was restarted, or that another server is there.
+    pub process: String,
+    /// When a server was first seen to have taken another one's place, which may not know the latest commits; `None` if
+    /// none has. On record in the database, so that a replica that has just been started knows it too.
     pub since: Option<Timestamp>,
 }
 

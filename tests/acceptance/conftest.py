@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from cluster import Cluster
+from failover import Pair
 from fake_meta import FakeMeta
 from oauth import Grace, OauthServer, Proxy, Strict
 from smtp import Inbox
@@ -271,6 +272,24 @@ def wire(postgres):
     proxy = Proxy(postgres.cluster.port)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def server():
+    """A server of one's own, to be ill-treated."""
+    running = Cluster()
+    running.execute("CREATE DATABASE app")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def pair():
+    """A primary and its standby."""
+    both = Pair()
+    both.primary.execute("CREATE DATABASE app")
+    yield both
+    both.close()
 
 
 @pytest.fixture

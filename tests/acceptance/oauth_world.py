@@ -175,6 +175,10 @@ class OauthWorld:
     def in_state(self, state: str) -> set[int]:
         return {int(r["id"]) for r in self.store.query(f"SELECT id FROM {self.own('connection')} WHERE state = ?", state)}
 
+    def flagged(self) -> bool:
+        """Whether the banner of the one user is up."""
+        return bool(self.store.query("SELECT show_token_warning AS up FROM users")[0]["up"])
+
     def reason(self, key: int) -> str | None:
         """Why the row is in the state in which it is."""
         (row,) = self.store.query(f"SELECT memory FROM {self.own('connection')} WHERE id = ?", str(key))

@@ -17,7 +17,7 @@ import pytest
 
 from cluster import Cluster
 from conftest import DAY, World, until
-from failover import Pair, PgBouncer, Proxy
+from failover import PgBouncer, Proxy
 from fake_meta import fresh
 from stores import Postgres, Store, now
 
@@ -27,15 +27,6 @@ NEVER = "0 3 29 2 *"
 RECOVERY_S = 10
 NOTICED_S = 6
 """By then a failing database has been noticed: where nothing else is written, leases are prolonged every two seconds."""
-
-
-@pytest.fixture
-def server():
-    """A server of one's own, to be ill-treated."""
-    running = Cluster()
-    running.execute("CREATE DATABASE app")
-    yield running
-    running.close()
 
 
 @pytest.fixture
@@ -322,14 +313,6 @@ def test_a_wrong_password_is_not_waited_for(behind, server):
 
 
 # Another server takes over.
-
-@pytest.fixture
-def pair():
-    both = Pair()
-    both.primary.execute("CREATE DATABASE app")
-    yield both
-    both.close()
-
 
 @pytest.fixture
 def doubled(pair, perene, meta):

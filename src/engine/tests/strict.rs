@@ -362,6 +362,29 @@ fn after_a_server_has_taken_over_others_are_given_time_to_bring_what_they_know()
 }
 
 #[test]
+fn what_is_in_doubt_is_told_to_nobody_before_others_have_brought_what_they_know() {
+    let world = strict();
+    world.insert_pair(1, minutes(10));
+    die_in_calls(&world);
+    world.clock.advance(seconds(60));
+    let engine = world.engine();
+    world.clock.run(engine.sweep()).expect("sweeps");
+    assert!(world.flag(1), "otherwise it is told at once: little is left");
+
+    let world = strict();
+    world.serve(&world.engine(), seconds(10));
+    world.insert_pair(1, minutes(10));
+    die_in_calls(&world);
+    world.clock.advance(seconds(60));
+    world.store.be_taken_over();
+    let engine = world.engine();
+    world.serve(&engine, seconds(50));
+    assert!(!world.flag(1));
+    world.serve(&engine, seconds(60));
+    assert!(world.flag(1));
+}
+
+#[test]
 fn who_is_started_after_a_server_has_taken_over_gives_others_the_same_time() {
     let world = strict();
     world.serve(&world.engine(), seconds(10));

@@ -173,7 +173,7 @@ impl Store for MemoryStore {
         let name = state.incarnation;
         let is_first = state.servers.is_empty();
         let since = *state.servers.entry(name).or_insert_with(|| (!is_first).then_some(now));
-        Ok(Incarnation { name: name.to_string(), since })
+        Ok(Incarnation { process: name.to_string(), since })
     }
 
     async fn findings(&self) -> Result<Vec<Finding>, StoreError> {

@@ -35,6 +35,7 @@ mod time;
 mod trouble;
 
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub struct PostgresStore {
     connections: Connections,
     sources: Vec<Source>,
     shapes: RwLock<Vec<Option<Arc<Shape>>>>,
+    /// The server does not tell on which timeline it writes.
+    is_without_timeline: AtomicBool,
 }
 
 impl PostgresStore {
@@ -80,7 +83,7 @@ impl PostgresStore {
     pub async fn connect(url: &Secret, sources: Vec<Source>) -> Result<Self, StoreError> {
         let connections = Connections::open(url).await?;
         let shapes = RwLock::new(vec![None; sources.len()]);
-        Ok(Self { connections, sources, shapes })
+        Ok(Self { connections, sources, shapes, is_without_timeline: AtomicBool::default() })
     }
 
     /// What the catalog says of a source's tables.

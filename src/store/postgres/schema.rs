@@ -137,6 +137,9 @@ pub(super) async fn make(store: &PostgresStore) -> Result<Vec<String>, Trouble> 
         (*transaction).execute(sqlx::raw_sql(AssertSqlSafe(statement.as_str()))).await?;
     }
     transaction.commit().await?;
+    // The first server is put on record with the tables, so that a standby that takes over before the first run is known
+    // to be another one.
+    store.incarnation_once().await?;
     Ok(missing)
 }
 

@@ -47,6 +47,11 @@ impl Trouble {
             || self.code().starts_with("08")
     }
 
+    /// The server does not know a function, or does not let us use it.
+    pub(super) fn is_about_the_server(&self) -> bool {
+        ["0A", "42", "55"].iter().any(|class| self.code().starts_with(class))
+    }
+
     /// Two transactions stood in each other's way, and this one gave way.
     pub(super) fn is_collision(&self) -> bool {
         matches!(self.code(), "40001" | "40P01")

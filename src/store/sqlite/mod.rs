@@ -91,7 +91,7 @@ impl Store for SqliteStore {
 
     // No other server takes the place of a file.
     async fn incarnation(&self) -> Result<Incarnation, StoreError> {
-        Ok(Incarnation { name: String::new(), since: None })
+        Ok(Incarnation { process: String::new(), since: None })
     }
 
     async fn findings(&self) -> Result<Vec<Finding>, StoreError> {
