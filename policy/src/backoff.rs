@@ -21,6 +21,9 @@ pub const SOONEST: SignedDuration = SignedDuration::from_secs(15);
 /// for hours; and an outage of weeks must not be met with a call every few seconds either.
 pub const LATE_STEP: SignedDuration = SignedDuration::from_mins(15);
 
+/// How often a token that has expired is sent although nobody knows the error that comes.
+const LATE_RARELY: SignedDuration = SignedDuration::from_hours(1);
+
 /// A retry time that does not come: what was refused at a provider that punishes reuse is not sent again before the app
 /// has put another token there. Without a retry time it would be due in every pass, and each would write down that it
 /// was not sent.
@@ -41,6 +44,16 @@ pub fn next_try(id: &str, retries: u32, expires_at: Option<Timestamp>, now: Time
         wait = wait.min(expires_at.duration_since(now) / 4);
     }
     later(now, wait.max(SOONEST))
+}
+
+/// When a token is sent again although it is not known what its error means: `tomorrow`, but never fewer than one try a
+/// quarter of the remaining life, and once an hour when that is over.
+pub fn rarely(expires_at: Option<Timestamp>, tomorrow: Timestamp, now: Timestamp) -> Timestamp {
+    let wait = expires_at.map(|at| match at.duration_since(now) {
+        left if left.is_positive() => left / 4,
+        _ => LATE_RARELY,
+    });
+    wait.map_or(tomorrow, |wait| tomorrow.min(later(now, wait.max(SOONEST))))
 }
 
 /// How long a connection waits that has met a limit whose end was not told: 1 h, doubling to 6 h.
@@ -91,6 +104,15 @@ mod tests {
             assert!(next_try("7", retries, Some(now + left), now) <= now + left / 4);
         }
         assert_eq!(next_try("7", 0, Some(now + SignedDuration::from_secs(8)), now), now + SOONEST);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_tried_tomorrow_or_in_a_quarter_of_what_is_left() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let tomorrow = now + hours(24);
+        let wait = |left: i64| rarely(Some(now + hours(left)), tomorrow, now).duration_since(now);
+        assert_eq!([wait(400), wait(40), wait(-40)], [hours(24), hours(10), hours(1)]);
+        assert_eq!(rarely(None, tomorrow, now), tomorrow);
     }
 
     #[test]

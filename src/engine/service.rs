@@ -45,6 +45,9 @@ const BRAKED_AGAIN: (SignedDuration, SignedDuration) = (SignedDuration::from_min
 /// How often is looked for what the app put there after the run and does not live until the next.
 const LATE_EVERY: SignedDuration = SignedDuration::from_mins(10);
 
+/// It is sent with no more than this left: the schedule is the owner's, and what can wait for its time does.
+const LATE_WINDOW: SignedDuration = SignedDuration::from_hours(6);
+
 /// How long the outbox may take before the loop looks at the time again.
 const OUTBOX_TURN: Duration = Duration::from_secs(20);
 
@@ -227,7 +230,7 @@ impl Engine {
         let Some(next) = self.parts.schedule.next_after(now) else { return Ok(()) };
         let mut report = Report::default();
         for source in 0..self.parts.sources.len() {
-            let window = (next.duration_since(now) + LATE_EVERY).min(self.settings(source).window);
+            let window = (next.duration_since(now) + LATE_EVERY).min(LATE_WINDOW).min(self.settings(source).window);
             let grants: Vec<Grant> =
                 self.grants(source).iter().copied().filter(|g| self.is_free(source, *g, now)).collect();
             if self.window_between_runs(source).is_none() && !grants.is_empty() {

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import World, until
 from fake_meta import fresh
-from test_database import behind, each_answer_stored, each_sent_once, fill, front, leases, not_refreshed, serve, server, watch  # noqa: F401
+from test_database import behind, each_answer_stored, each_sent_once, fill, front, leases, not_refreshed, serve, watch  # noqa: F401
 
 REPLICAS = 20
 

@@ -27,9 +27,6 @@ pub const HELD_AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(15);
 /// With which step of the series a last try goes on that did not get through: an hour, or a quarter of what is left.
 const LAST_TRY_STEP: u32 = 3;
 
-/// How often a token that has expired is sent although nobody knows the error that comes.
-const LATE_RARELY: SignedDuration = SignedDuration::from_hours(1);
-
 /// What surrounds a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -255,7 +252,11 @@ pub fn decide(connection: &Connection, conclusion: &Conclusion, context: &Contex
     // What may be spent is remembered as such, whoever else is in trouble at the same time.
     if context.is_held && is_failure && conclusion.token.is_none() && !conclusion.is_uncertain {
         if conclusion.sends_once && conclusion.was_sent && conclusion.outcome == Outcome::NeedsReconnect {
-            return failed(connection, &doubted(conclusion), context);
+            // Of a last try there is no other.
+            return match conclusion.was_last_try {
+                true => failed(connection, conclusion, context),
+                false => failed(connection, &doubted(conclusion), context),
+            };
         }
         return held(connection, conclusion, context);
     }
@@ -307,11 +308,8 @@ fn ended_by_last_try(conclusion: &Conclusion) -> Option<Conclusion> {
 }
 
 /// A refusal that is not believed, by a provider that punishes reuse: it is not sent again and again until it is
-/// believed, but once, as what is uncertain is. Of a last try there is no other.
+/// believed, but once, as what is uncertain is.
 fn doubted(conclusion: &Conclusion) -> Conclusion {
-    if conclusion.was_last_try {
-        return conclusion.clone();
-    }
     Conclusion {
         outcome: Outcome::Transient,
         reason: "refused_among_many",
@@ -526,7 +524,10 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
             let next = backoff::next_try(&connection.id, LAST_TRY_STEP, connection.expires_at, now);
             (State::Uncertain { sent_at: now, reason, is_last: false }, Some(next))
         }
-        Outcome::Unrecognised => (State::Failing { outcome, reason, retries }, Some(rarely(connection, context))),
+        Outcome::Unrecognised => (
+            State::Failing { outcome, reason, retries },
+            Some(backoff::rarely(connection.expires_at, context.tomorrow, context.now)),
+        ),
         _ => (State::Failing { outcome, reason, retries }, Some(soon())),
     };
     let mut memory = remember(connection, state, context);
@@ -629,7 +630,7 @@ fn waits(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>
         return decision;
     }
     let wait_until = match outcome {
-        Outcome::Misconfigured => rarely(connection, context),
+        Outcome::Misconfigured => backoff::rarely(connection.expires_at, context.tomorrow, now),
         Outcome::RateLimited => {
             let asked = conclusion.retry_after.unwrap_or_else(|| backoff::limit_wait(times));
             later(now, if planted::has(Bug::RetryAfterIgnored) { backoff::SOONEST } else { asked })
@@ -886,15 +887,6 @@ fn failure_text(connection: &Connection, conclusion: &Conclusion, context: &Cont
         Some(message) => redact::for_row(message, &secrets),
         None => redact::for_row(explain(conclusion.reason), &secrets),
     }
-}
-
-/// Once a day, but never fewer than one try a quarter of the remaining life, and once an hour when that is over.
-fn rarely(connection: &Connection, context: &Context<'_>) -> Timestamp {
-    let left = connection.expires_at.map(|at| match at.duration_since(context.now) {
-        left if left.is_positive() => left / 4,
-        _ => LATE_RARELY,
-    });
-    left.map_or(context.tomorrow, |left| context.tomorrow.min(later(context.now, left.max(backoff::SOONEST))))
 }
 
 /// Our own words for a reason, where the provider had none.
