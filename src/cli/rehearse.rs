@@ -106,9 +106,7 @@ async fn read(store: &dyn Store, source: usize, mapped: &Source, now: Timestamp)
         };
         let page = store.peek(&claim).await?;
         let is_last = page.len() < PAGE;
-        cursor = page
-            .last()
-            .map(|last| Cursor { expires_us: last.expires_at.map(Timestamp::as_microsecond), id: last.id.clone() });
+        cursor = page.last().map(Cursor::behind);
         rows.extend(page);
         if is_last {
             return Ok(rows);

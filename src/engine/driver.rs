@@ -17,11 +17,11 @@ use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind, Verdict};
-use perene_policy::app::{Alarm, Permission, Sighting};
+use perene_policy::app::{Permission, Sighting};
 use perene_policy::planted::{self, Bug};
 use perene_policy::{
-    Call, Class, Conclusion, Connection, Context, Counted, Counting, Decision, Exchange, Grant, Outcome, Scope, Step,
-    Terms, decide,
+    Call, Class, Conclusion, Connection, Context, Counted, Counting, Decision, Exchange, Grant, Outcome, Step, Terms,
+    decide,
 };
 use uuid::Uuid;
 
@@ -95,7 +95,7 @@ pub(super) struct Driver<'a> {
     pub(super) order: Order<'a>,
     pub(super) fence: Uuid,
     stop: Stop,
-    report: &'a mut Report,
+    pub(super) report: &'a mut Report,
     progress: &'a (dyn Fn(&Report) + Sync),
 
     pub(super) works: FuturesUnordered<BoxFuture<'a, Work>>,
@@ -110,7 +110,7 @@ pub(super) struct Driver<'a> {
     /// What is kept in the journal and not committed yet, by the connection's key.
     journalled: BTreeMap<String, EntryId>,
     /// Decided, not committed.
-    decided: Vec<Commit>,
+    pub(super) decided: Vec<Commit>,
     /// Leases to be given back.
     returned: Vec<String>,
     outage: Outage,
@@ -122,8 +122,10 @@ pub(super) struct Driver<'a> {
     had: BTreeSet<String>,
     /// Whether the database has answered a commit.
     has_committed: bool,
+    /// Whether the table has taken a row.
+    pub(super) has_written: bool,
     /// Refused by the database: counted as failures when the pass is over.
-    refused: Vec<(String, String)>,
+    pub(super) refused: Vec<(String, String)>,
     pub(super) calling: usize,
     waiting: BTreeMap<Grant, usize>,
     cursor: Option<Cursor>,
@@ -216,6 +218,7 @@ impl<'a> Driver<'a> {
             next_start: BTreeMap::new(),
             had: BTreeSet::new(),
             has_committed: false,
+            has_written: false,
             refused: Vec::new(),
             calling: 0,
             waiting: BTreeMap::new(),
@@ -764,7 +767,7 @@ impl<'a> Driver<'a> {
         }));
     }
 
-    fn decide(&mut self, connection: Connection, conclusion: &Conclusion, is_held: bool) {
+    pub(super) fn decide(&mut self, connection: Connection, conclusion: &Conclusion, is_held: bool) {
         let secrets = self.engine.apps.secrets();
         let context = self.engine.context(self.order.source, self.now(), self.order.counting, is_held, &secrets);
         let decision = decide(&connection, conclusion, &context);
@@ -828,12 +831,13 @@ impl<'a> Driver<'a> {
         for (commit, committed) in commits.into_iter().zip(committed) {
             // What the database has not taken stays in the journal, for whoever replays it.
             let place = self.journalled.remove(&commit.connection.id);
-            if matches!(committed, Committed::GuardLost | Committed::Refused(_)) {
+            if matches!(committed, Committed::GuardLost | Committed::Refused(_) | Committed::Locked) {
                 self.engine.ledger.let_go(place);
             }
             match committed {
                 Committed::Done => {
                     if commit.decision.write.is_some() {
+                        self.has_written = true;
                         self.engine.refusals.accepted(commit.source);
                     }
                     self.book(&commit.connection, &commit.decision);
@@ -844,9 +848,16 @@ impl<'a> Driver<'a> {
                         self.report.book(Outcome::Superseded, Counted::Superseded);
                     }
                 }
+                // What it brought is in the journal, or it is due again.
+                Committed::Locked => {
+                    tracing::warn!(id = commit.connection.id, "somebody keeps the row locked: it is written later");
+                    if commit.decision.counted.is_some() {
+                        self.report.book(Outcome::Transient, Counted::Deferred);
+                    }
+                }
                 Committed::Refused(text) => {
                     tracing::error!(id = commit.connection.id, "the database refused to write the row: {text}");
-                    self.engine.refusals.refused(commit.source, self.now());
+                    self.engine.refusals.refused(commit.source, &commit.connection.id, self.now());
                     self.refused.push((commit.connection.id.clone(), text));
                 }
             }
@@ -857,15 +868,7 @@ impl<'a> Driver<'a> {
         (self.progress)(self.report);
     }
 
-    /// The table takes nothing: nothing more is begun, and what is claimed is given back and counted as put off.
-    fn close_table(&mut self) {
-        for grant in self.order.grants {
-            let name = self.app_name(*grant).unwrap_or_default();
-            self.defer_fresh(*grant, &name, Outcome::Misconfigured);
-        }
-    }
-
-    fn book(&mut self, connection: &Connection, decision: &Decision) {
+    pub(super) fn book(&mut self, connection: &Connection, decision: &Decision) {
         let id = connection.id.as_str();
         if let Some(counted) = decision.counted {
             self.report.book(decision.outcome, counted);
@@ -979,11 +982,14 @@ impl<'a> Driver<'a> {
             self.pages.insert(number, page);
         }
         self.give_back(not_due);
+        if self.engine.refusals.closed_since(self.order.source).is_some() && !self.order.is_probe {
+            self.close_table();
+        }
     }
 
     /// The app cannot be called, or nothing that comes of it be written: what is claimed of it is given back, and counted
     /// as put off.
-    fn defer_fresh(&mut self, grant: Grant, name: &str, outcome: Outcome) {
+    pub(super) fn defer_fresh(&mut self, grant: Grant, name: &str, outcome: Outcome) {
         let deferred: Vec<(usize, Connection)> = self.fresh.remove(&grant).into_iter().flatten().collect();
         self.report.book_many(outcome, Counted::Deferred, deferred.len() as u64);
         self.engine.apps.leave_backlog(name);
@@ -1055,19 +1061,7 @@ impl<'a> Driver<'a> {
         self.last_beat = self.engine.parts.clock.monotonic();
         self.outage.set_beat(Some(self.last_beat));
         let Self { engine, fence, .. } = *self;
-        self.works.push(Box::pin(async move {
-            let until = lease_until(engine.parts.clock.now());
-            let extended = engine.parts.store.extend(fence, until).await;
-            // A machine that slept in the middle of the pass has a clock that did not.
-            let agreed = match extended {
-                Ok(_) => engine.agree_on_the_time().await,
-                Err(error) => Err(error),
-            };
-            Work::Beaten(match agreed {
-                Ok(_) => engine.meet_server().await,
-                Err(error) => Err(error),
-            })
-        }));
+        self.works.push(Box::pin(async move { Work::Beaten(engine.prolong(fence).await) }));
     }
 
     /// Another server has taken over in the middle of this pass, which may last for hours: what it has lost is brought
@@ -1079,90 +1073,6 @@ impl<'a> Driver<'a> {
             let engine = self.engine;
             self.works.push(Box::pin(async move { Work::SettledUp(engine.settle_up().await) }));
         }
-    }
-
-    /// A row that the database refuses to write is a failure that the customer and the operator must hear of,
-    /// like any other: it is leased once more, and only the failure is written.
-    async fn count_refused(&mut self) -> Result<(), StoreError> {
-        let refused = std::mem::take(&mut self.refused);
-        let (engine, order) = (self.engine, self.order);
-        let closed_since = engine.refusals.closed_since(order.source);
-        if refused.is_empty() {
-            let is_run = order.counting.is_of_run() && matches!(order.which, Which::Due { .. }) && !order.is_probe;
-            if (is_run && closed_since.is_none()) || engine.refusals.take_over(order.source) {
-                let table = engine.parts.sources[order.source].table.to_string();
-                engine.parts.store.set_alarms(&format!("table {table}"), &[]).await?;
-            }
-            return Ok(());
-        }
-        if refused.len() >= perene_policy::app::BRAKE_CONNECTIONS || closed_since.is_some() {
-            return self.alarm_of_refusals(&refused, closed_since).await;
-        }
-        let mut ids: Vec<String> = refused.iter().map(|(id, _)| id.clone()).collect();
-        // Where not even the count can be written, what follows from it is remembered all the same.
-        for is_with_row in [true, false] {
-            let now = self.now();
-            let claim = engine.named(order.source, &ids, self.fence, now);
-            for connection in engine.parts.store.claim(&claim).await?.connections {
-                let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
-                conclusion.scope = Some(Scope::Connection);
-                // What was sent is spent, and what came is in the journal alone: nobody else must send it again.
-                conclusion.was_sent = true;
-                conclusion.sends_once = engine.provider(order.source).class() == Class::Strict;
-                conclusion.was_last_try = conclusion.sends_once;
-                conclusion.message = refused
-                    .iter()
-                    .find(|(id, _)| *id == connection.id)
-                    .map(|(_, text)| format!("refreshed, but the database refused to store it: {text}"));
-                self.decide(connection, &conclusion, false);
-            }
-            let mut commits = std::mem::take(&mut self.decided);
-            if !is_with_row {
-                commits.iter_mut().for_each(|commit| commit.decision.write = None);
-            }
-            let committed = engine.parts.store.commit(&commits, now).await?;
-            ids.clear();
-            for (commit, committed) in commits.iter().zip(committed) {
-                match committed {
-                    Committed::Done => self.book(&commit.connection, &commit.decision),
-                    Committed::Refused(_) if is_with_row => ids.push(commit.connection.id.clone()),
-                    _ => self.report.book(Outcome::Unrecognised, Counted::Failed),
-                }
-            }
-            if ids.is_empty() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// So many rows that cannot be written are the table's fault and not their customers': nothing is counted,
-    /// nobody is told, the operator hears of it.
-    async fn alarm_of_refusals(
-        &mut self,
-        refused: &[(String, String)],
-        closed_since: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        let table = self.engine.parts.sources[self.order.source].table.to_string();
-        let (id, text) = &refused[0];
-        let alarm = Alarm {
-            kind: "rows_refused",
-            since: closed_since.unwrap_or_else(|| self.now()),
-            text: match closed_since {
-                Some(_) => format!(
-                    "the database refuses to write rows of `{table}`, one of them {id}: {text}; nothing is sent but a row now and \
-                     then, and no customer is told"
-                ),
-                None => format!(
-                    "the database refuses to write {} rows of `{table}`, the first of them {id}: {text}; their customers are not told",
-                    refused.len()
-                ),
-            },
-        };
-        tracing::error!(alarm = alarm.kind, "{}", alarm.text);
-        self.engine.parts.store.set_alarms(&format!("table {table}"), &[alarm]).await?;
-        self.report.book_many(Outcome::Misconfigured, Counted::Deferred, refused.len() as u64);
-        Ok(())
     }
 
     pub(super) fn app_name(&self, grant: Grant) -> Option<String> {
@@ -1195,6 +1105,14 @@ impl Engine {
         let since = later(now, -self.overdue(source));
         next_try_at.is_none_or(|at| at <= now)
             && connection.expires_at.is_none_or(|at| at > since && self.is_in_window(source, connection, now))
+    }
+
+    /// Prolongs the leases of a pass; returns whether another server has answered than before. The time is agreed on
+    /// first: a machine that slept in the middle of the pass has a clock that did not.
+    async fn prolong(&self, fence: Uuid) -> Result<bool, StoreError> {
+        let now = self.agree_on_the_time().await?;
+        self.parts.store.extend(fence, lease_until(now)).await?;
+        self.meet_server().await
     }
 
     /// What the database has confirmed leaves the journal; what it has not stays, to be replayed.

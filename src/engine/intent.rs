@@ -96,6 +96,7 @@ impl Driver<'_> {
                         &Conclusion::unsent(Outcome::Superseded, "lease_lost"),
                     );
                 }
+                Committed::Locked => self.keep_back(in_flight, "intent_refused"),
                 Committed::Refused(text) => {
                     tracing::error!(id = in_flight.connection.id, "not sent: {text}");
                     self.keep_back(in_flight, "intent_refused");

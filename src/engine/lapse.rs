@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use perene_policy::backoff::later;
 use perene_policy::due::OVERDUE;
 use perene_policy::planted::{self, Bug};
-use perene_policy::{Connection, Counting, lapse};
+use perene_policy::{Connection, Counting, Grant, lapse};
 
 use super::driver::lease_until;
 use super::sweep::Swept;
@@ -21,15 +21,35 @@ const PAGE: usize = 500;
 /// How often is looked ahead while a provider is out of reach.
 const AHEAD_EVERY: SignedDuration = SignedDuration::from_hours(1);
 
+/// How often is looked again at rows of an app that is held, for as long as it is.
+const HELD_EVERY: SignedDuration = SignedDuration::from_hours(1);
+
+/// What ended so long before the last look is looked at once more: a row that was leased is not seen, and its replica may
+/// have died. Those that were told are remembered by then.
+const OVERLAP: SignedDuration = SignedDuration::from_secs(60);
+
 /// How far each source has been looked at.
 #[derive(Debug, Default)]
 pub(super) struct Lapses(Mutex<BTreeMap<usize, Looked>>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Looked {
-    /// What ended before this instant has been looked at; `None`: nothing has.
+    /// What ended before this instant has been told; `None`: nothing has been looked at.
     until: Option<Timestamp>,
+    /// When customers of an app that is held were left out.
+    held_at: Option<Timestamp>,
     ahead_at: Option<Timestamp>,
+}
+
+/// What a look has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Everything was told that could be.
+    All,
+    /// Customers of an app that is held were left out.
+    ButHeld,
+    /// Something could not be written, or is in somebody's hands.
+    Some,
 }
 
 impl Lapses {
@@ -44,101 +64,91 @@ impl Lapses {
 }
 
 impl Engine {
-    /// Tells the customers of tokens that have ended unheard of since Perene is in charge. Rows that had ended before
-    /// its first run are the app's past.
+    /// Tells the customers of tokens that have ended unheard of since Perene is in charge of their table. What had ended
+    /// before is the app's past.
     pub(super) async fn sweep_lapsed(&self, swept: &mut Swept) -> Result<(), StoreError> {
         if planted::has(Bug::LapseUnseen) {
             return Ok(());
         }
-        let now = self.parts.clock.now();
-        let mut first_run = None;
         for source in 0..self.parts.sources.len() {
-            let looked = self.lapses.lock().get(&source).copied().unwrap_or_default();
-            let since = match looked.until {
-                Some(until) => until,
-                None => {
-                    first_run = match first_run {
-                        None => self.parts.store.first_run().await?,
-                        known => known,
-                    };
-                    let Some(first) = first_run else { return Ok(()) };
-                    first.max(later(now, -OVERDUE))
-                }
-            };
-            let is_ahead_due = looked.ahead_at.is_none_or(|at| now.duration_since(at) >= AHEAD_EVERY);
-            let ahead = if is_ahead_due && self.is_out_of_reach(source, now) {
-                self.settings(source).warn_before
-            } else {
-                SignedDuration::ZERO
-            };
-            let is_complete = self.look_for_lapsed(source, since, ahead, now, swept).await?;
-            let mut known = self.lapses.lock();
-            let looked = known.entry(source).or_default();
-            // What ends at this very instant has not ended yet.
-            looked.until = Some(if is_complete { later(now, -SignedDuration::from_secs(1)) } else { since });
-            looked.ahead_at = if ahead.is_zero() { looked.ahead_at } else { Some(now) };
+            let now = self.parts.clock.now();
+            let mut looked = self.lapses.lock().get(&source).copied().unwrap_or_default();
+            let is_recent = |at: Option<Timestamp>, every| at.is_some_and(|at| now.duration_since(at) < every);
+            if !(is_recent(looked.held_at, HELD_EVERY) && self.holds_any(source, now)) {
+                let since = match looked.until {
+                    Some(until) => until,
+                    None => self.parts.store.in_charge_since(source, now).await?.max(later(now, -OVERDUE)),
+                };
+                let past = Order::past(self.grants(source), since, now);
+                let told = self.look_for_lapsed(source, &past, now, swept).await?;
+                looked.until = Some(if told == Told::All { later(now, -OVERLAP).max(since) } else { since });
+                looked.held_at = (told == Told::ButHeld).then_some(now);
+            }
+            let grants = self.out_of_reach(source, now);
+            if !grants.is_empty() && !is_recent(looked.ahead_at, AHEAD_EVERY) {
+                // Those that were not due yet have missed nothing.
+                let settings = self.settings(source);
+                let ahead = Order::ahead(&grants, settings.warn_before.min(settings.window));
+                self.look_for_lapsed(source, &ahead, now, swept).await?;
+                looked.ahead_at = Some(now);
+            }
+            self.lapses.lock().insert(source, looked);
         }
         Ok(())
     }
 
-    /// Looks at what ends between `since` and `ahead` from now. Returns whether all of it could be told: customers of an
-    /// app that is held hear of nothing.
     async fn look_for_lapsed(
         &self,
         source: usize,
-        since: Timestamp,
-        ahead: SignedDuration,
+        order: &Order<'_>,
         now: Timestamp,
         swept: &mut Swept,
-    ) -> Result<bool, StoreError> {
-        let mut is_complete = true;
+    ) -> Result<Told, StoreError> {
+        let mut told = Told::All;
         let mut after: Option<Cursor> = None;
         loop {
             let claim = Claim {
-                which: Which::Due { window: ahead },
+                which: Which::Due { window: order.window },
+                grants: order.grants,
                 after: after.as_ref(),
                 limit: PAGE,
-                overdue: now.duration_since(since),
+                overdue: order.overdue,
                 ..self.named(source, &[], self.fence(), now)
             };
             let page = self.parts.store.peek(&claim).await?;
-            let unheard: Vec<String> = page
-                .iter()
-                .filter(|row| row.memory_of_this_generation().is_none())
-                .filter(|row| {
-                    let is_held = self.is_held(row, source, now);
-                    is_complete &= !is_held;
-                    !is_held
-                })
-                .map(|row| row.id.clone())
-                .collect();
-            let is_last = page.len() < PAGE;
-            after = page
-                .last()
-                .map(|last| Cursor { expires_us: last.expires_at.map(Timestamp::as_microsecond), id: last.id.clone() });
-            if !unheard.is_empty() {
-                self.tell_lapsed(source, &unheard, now, swept).await?;
+            let unheard = page.iter().filter(|row| row.memory_of_this_generation().is_none());
+            let (held, free): (Vec<_>, Vec<_>) = unheard.partition(|row| self.is_held(row, source, now));
+            // Where no app is configured nobody will ever be told: that is for the operator to mend.
+            let waits = held.iter().any(|row| self.provider(source).app(row.grant).is_some());
+            if waits && told == Told::All {
+                told = Told::ButHeld;
             }
-            if is_last {
-                return Ok(is_complete);
+            let ids: Vec<String> = free.iter().map(|row| row.id.clone()).collect();
+            if !ids.is_empty() && !self.tell_lapsed(source, &ids, now, swept).await? {
+                told = Told::Some;
+            }
+            after = page.last().map(Cursor::behind);
+            if page.len() < PAGE {
+                return Ok(told);
             }
         }
     }
 
-    /// Under a lease, so that of several replicas one tells it, and nobody is sending the row meanwhile.
+    /// Under a lease, so that of several replicas one tells it, and nobody is sending the row meanwhile. Returns whether
+    /// all were told or have changed.
     async fn tell_lapsed(
         &self,
         source: usize,
         ids: &[String],
         now: Timestamp,
         swept: &mut Swept,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let fence = self.fence();
         let claim = Claim { until: lease_until(now), ..self.named(source, ids, fence, now) };
-        let rows = self.parts.store.claim(&claim).await?.connections;
+        let claimed = self.parts.store.claim(&claim).await?;
         let mut commits = Vec::new();
         let mut left = Vec::new();
-        for row in rows {
+        for row in claimed.connections {
             let context = self.context(source, now, Counting::Never, self.is_held(&row, source, now), &[]);
             match lapse(&row, &context) {
                 Some(decision) => {
@@ -149,17 +159,46 @@ impl Engine {
             }
         }
         self.parts.store.release(&left).await?;
-        self.commit_sweep(&commits, now, swept).await
+        let all_told = self.commit_sweep(&commits, now, swept).await?;
+        Ok(all_told && claimed.elsewhere == 0)
     }
 
     /// Whether customers of this row's app hear of nothing now. Where no app is configured for its grant, that is for
     /// the operator to mend.
-    fn is_held(&self, row: &Connection, source: usize, now: Timestamp) -> bool {
+    pub(super) fn is_held(&self, row: &Connection, source: usize, now: Timestamp) -> bool {
         self.provider(source).app(row.grant).is_none_or(|app| self.apps.holds_notices(&app.name, now))
     }
 
-    fn is_out_of_reach(&self, source: usize, now: Timestamp) -> bool {
-        let apps = self.grants(source).iter().filter_map(|grant| self.provider(source).app(*grant));
-        apps.into_iter().any(|app| self.apps.is_out_of_reach(&app.name, now))
+    fn holds_any(&self, source: usize, now: Timestamp) -> bool {
+        let mut apps = self.grants(source).iter().filter_map(|grant| self.provider(source).app(*grant));
+        apps.any(|app| self.apps.holds_notices(&app.name, now))
+    }
+
+    /// The grants of a source whose provider has been of no use for a day.
+    fn out_of_reach(&self, source: usize, now: Timestamp) -> Vec<Grant> {
+        let is_out = |grant: &Grant| {
+            let app = self.provider(source).app(*grant);
+            app.is_some_and(|app| self.apps.is_out_of_reach(&app.name, now))
+        };
+        self.grants(source).iter().copied().filter(is_out).collect()
+    }
+}
+
+/// Which rows are looked at.
+struct Order<'a> {
+    grants: &'a [Grant],
+    window: SignedDuration,
+    overdue: SignedDuration,
+}
+
+impl<'a> Order<'a> {
+    /// What has ended since then.
+    fn past(grants: &'a [Grant], since: Timestamp, now: Timestamp) -> Self {
+        Self { grants, window: SignedDuration::ZERO, overdue: now.duration_since(since) }
+    }
+
+    /// What ends within this time.
+    fn ahead(grants: &'a [Grant], window: SignedDuration) -> Self {
+        Self { grants, window, overdue: SignedDuration::ZERO }
     }
 }

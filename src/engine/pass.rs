@@ -37,14 +37,12 @@ impl Engine {
                 },
             }
         }
-        if !open.is_empty() && self.writable(order.source) == Writable::OneRow {
-            self.refusals.begin_try(order.source, self.parts.clock.now());
-            let one_row = Order { grants: &open, rows_max: Some(1), is_probe: true, ..order };
-            let rest = Driver::new(self, one_row, stop.clone(), report, progress).drive().await?;
-            if self.writable(order.source) != Writable::Yes {
-                closed.extend(rest);
-                open.clear();
-            }
+        if !open.is_empty()
+            && self.writable(order.source) == Writable::OneRow
+            && let Some(rest) = self.try_table(Order { grants: &open, ..order }, stop, report, progress).await?
+        {
+            closed.extend(rest);
+            open.clear();
         }
         if !open.is_empty() {
             let order = Order { grants: &open, ..order };
@@ -58,13 +56,41 @@ impl Engine {
         Ok(())
     }
 
+    /// Sends one row to see whether a table that has refused many takes it. Returns what is left undone if it does not.
+    ///
+    /// A pass that has no row to try must not use up the try of one that has. And it is not always the same row: one
+    /// whose answer is kept is not sent, and one that alone is bad would hold all the others.
+    async fn try_table(
+        &self,
+        order: Order<'_>,
+        stop: &Stop,
+        report: &mut Report,
+        progress: &(dyn Fn(&Report) + Sync),
+    ) -> Result<Option<Closed>, StoreError> {
+        let now = self.parts.clock.now();
+        let all = || order.grants.iter().map(|grant| (*grant, None)).collect();
+        let last = self.refusals.tried(order.source);
+        let from = match &last {
+            Some(last) if self.has_rows(order, order.grants, Some(last), now).await? => Some(last),
+            _ if self.has_rows(order, order.grants, None, now).await? => None,
+            _ => return Ok(Some(all())),
+        };
+        self.refusals.begin_try(order.source, now);
+        let one_row = Order { rows_max: Some(1), is_probe: true, from, ..order };
+        let rest = Driver::new(self, one_row, stop.clone(), report, progress).drive().await?;
+        self.refusals.set_tried(order.source, rest.values().next().cloned().flatten());
+        let is_open = self.writable(order.source) == Writable::Yes;
+        Ok((!is_open).then(|| if from.is_some() { all() } else { rest }))
+    }
+
     /// Why nothing of a source can be sent just now, whatever its app: what would come of it could not be kept.
     pub(super) fn hindrance(&self, source: usize) -> Option<Outcome> {
         if self.writable(source) == Writable::No {
             return Some(Outcome::Misconfigured);
         }
-        let must_be_kept = self.provider(source).class() == Class::Strict;
-        (must_be_kept && self.ledger.trouble().is_some()).then_some(Outcome::Transient)
+        let is_strict = self.provider(source).class() == Class::Strict;
+        let must_wait = self.ledger.trouble().is_some() || self.ledger.is_settling(self.parts.clock.now());
+        (is_strict && must_wait).then_some(Outcome::Transient)
     }
 
     fn writable(&self, source: usize) -> Writable {
@@ -92,8 +118,8 @@ impl Engine {
                 // And not always with the same row: one that fails for ever would hold all the others.
                 let last = self.apps.last_probed(&app.name);
                 let from = match &last {
-                    Some(last) if self.has_rows(order, grant, Some(last), now).await? => Some(last),
-                    _ if self.has_rows(order, grant, None, now).await? => None,
+                    Some(last) if self.has_rows(order, &[grant], Some(last), now).await? => Some(last),
+                    _ if self.has_rows(order, &[grant], None, now).await? => None,
                     _ => return Ok(Err(all())),
                 };
                 if !self.apps.take_probe(&app.name, now).await? {
@@ -117,15 +143,14 @@ impl Engine {
     async fn has_rows(
         &self,
         order: Order<'_>,
-        grant: Grant,
+        grants: &[Grant],
         after: Option<&Cursor>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let grants = [grant];
         let claim = Claim {
             source: order.source,
             which: order.which,
-            grants: &grants,
+            grants,
             holder: self.holder(),
             fence: Uuid::nil(),
             now,
@@ -156,6 +181,8 @@ impl Engine {
             Some(Permission::Probe | Permission::Go(_)) => Outcome::Transient,
         });
         let grants = [grant];
+        // Between runs nobody reads the sums; that there is something is all that matters.
+        let page_size = if order.counting.is_of_run() { PAGE } else { 1 };
         loop {
             let claim = Claim {
                 source: order.source,
@@ -166,16 +193,14 @@ impl Engine {
                 now,
                 until: later(now, LEASE),
                 after: cursor.as_ref(),
-                limit: PAGE,
+                limit: page_size,
                 overdue: self.overdue(order.source),
             };
             let page = self.parts.store.peek(&claim).await?;
             let counted = page.iter().filter(|row| !self.was_due_before(&order, row, now)).count();
             report.book_many(outcome, Counted::Deferred, counted as u64);
-            let is_last = page.len() < PAGE;
-            cursor = page
-                .last()
-                .map(|last| Cursor { expires_us: last.expires_at.map(Timestamp::as_microsecond), id: last.id.clone() });
+            let is_last = page.len() < page_size || page_size == 1;
+            cursor = page.last().map(Cursor::behind);
             if let Some(name) = name.as_ref().filter(|_| !page.is_empty()) {
                 self.apps.leave_backlog(name);
             }

@@ -4,12 +4,16 @@
 //! bring a token that nobody can store. So none is begun: one row is tried after a minute, then ever more rarely, and the
 //! first one that is written ends it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::app::BRAKE_CONNECTIONS;
+use perene_policy::app::{Alarm, BRAKE_CONNECTIONS};
 use perene_policy::backoff::later;
+use perene_policy::{Class, Conclusion, Counted, Outcome, Scope};
+
+use super::driver::Driver;
+use crate::store::{Committed, Cursor, StoreError};
 
 /// The pause before a row is tried again, at first and at most; it doubles.
 const PAUSES: (SignedDuration, SignedDuration) = (SignedDuration::from_mins(1), SignedDuration::from_hours(1));
@@ -37,24 +41,36 @@ pub(super) struct Refusals(Mutex<BTreeMap<usize, Refusing>>);
 
 #[derive(Debug)]
 struct Refusing {
-    in_a_row: usize,
+    /// The rows that were refused since one was written. One that is refused again and again is one.
+    in_a_row: BTreeSet<String>,
     since: Timestamp,
     tries: u32,
     try_at: Timestamp,
+    /// The row that was tried last: the next one is that behind it.
+    tried: Option<Cursor>,
     /// A row was written again: what is left is to tell the operator.
     is_over: bool,
 }
 
 impl Refusals {
     /// The table has refused a row.
-    pub(super) fn refused(&self, source: usize, now: Timestamp) {
+    pub(super) fn refused(&self, source: usize, id: &str, now: Timestamp) {
         let mut known = self.lock();
-        let fresh = || Refusing { in_a_row: 0, since: now, tries: 0, try_at: later(now, pause(0)), is_over: false };
+        let fresh = || Refusing {
+            in_a_row: BTreeSet::new(),
+            since: now,
+            tries: 0,
+            try_at: later(now, pause(0)),
+            tried: None,
+            is_over: false,
+        };
         let refusing = known.entry(source).or_insert_with(fresh);
         if refusing.is_over {
             *refusing = fresh();
         }
-        refusing.in_a_row += 1;
+        if refusing.in_a_row.len() < BRAKE_CONNECTIONS {
+            refusing.in_a_row.insert(id.to_owned());
+        }
     }
 
     /// The table has taken a row.
@@ -101,6 +117,17 @@ impl Refusals {
         }
     }
 
+    /// The row with which the table was tried last.
+    pub(super) fn tried(&self, source: usize) -> Option<Cursor> {
+        self.lock().get(&source).and_then(|refusing| refusing.tried.clone())
+    }
+
+    pub(super) fn set_tried(&self, source: usize, row: Option<Cursor>) {
+        if let Some(refusing) = self.lock().get_mut(&source) {
+            refusing.tried = row;
+        }
+    }
+
     /// Whether the table takes rows again and the operator has not been told so yet.
     pub(super) fn take_over(&self, source: usize) -> bool {
         let mut known = self.lock();
@@ -118,7 +145,102 @@ impl Refusals {
 
 impl Refusing {
     fn is_closed(&self) -> bool {
-        !self.is_over && self.in_a_row >= BRAKE_CONNECTIONS
+        !self.is_over && self.in_a_row.len() >= BRAKE_CONNECTIONS
+    }
+}
+
+impl Driver<'_> {
+    /// The table takes nothing: nothing more is begun, and what is claimed is given back and counted as put off.
+    pub(super) fn close_table(&mut self) {
+        for grant in self.order.grants {
+            let name = self.app_name(*grant).unwrap_or_default();
+            self.defer_fresh(*grant, &name, Outcome::Misconfigured);
+        }
+    }
+
+    /// A row that the database refuses to write is a failure that the customer and the operator must hear of,
+    /// like any other: it is leased once more, and only the failure is written.
+    pub(super) async fn count_refused(&mut self) -> Result<(), StoreError> {
+        let refused = std::mem::take(&mut self.refused);
+        let (engine, order) = (self.engine, self.order);
+        let closed_since = engine.refusals.closed_since(order.source);
+        if refused.is_empty() {
+            // One that has written nothing knows nothing: another replica may be the one whose rows are refused.
+            if (self.has_written && order.counting.is_of_run()) || engine.refusals.take_over(order.source) {
+                let table = engine.parts.sources[order.source].table.to_string();
+                engine.parts.store.set_alarms(&format!("table {table}"), &[]).await?;
+            }
+            return Ok(());
+        }
+        if refused.len() >= BRAKE_CONNECTIONS || closed_since.is_some() {
+            return self.alarm_of_refusals(&refused, closed_since).await;
+        }
+        let mut ids: Vec<String> = refused.iter().map(|(id, _)| id.clone()).collect();
+        // Where not even the count can be written, what follows from it is remembered all the same.
+        for is_with_row in [true, false] {
+            let now = self.now();
+            let claim = engine.named(order.source, &ids, self.fence, now);
+            for connection in engine.parts.store.claim(&claim).await?.connections {
+                let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
+                conclusion.scope = Some(Scope::Connection);
+                // What was sent is spent, and what came is in the journal alone: nobody else must send it again.
+                conclusion.was_sent = true;
+                conclusion.sends_once = engine.provider(order.source).class() == Class::Strict;
+                conclusion.was_last_try = conclusion.sends_once;
+                conclusion.message = refused
+                    .iter()
+                    .find(|(id, _)| *id == connection.id)
+                    .map(|(_, text)| format!("refreshed, but the database refused to store it: {text}"));
+                self.decide(connection, &conclusion, false);
+            }
+            let mut commits = std::mem::take(&mut self.decided);
+            if !is_with_row {
+                commits.iter_mut().for_each(|commit| commit.decision.write = None);
+            }
+            let committed = engine.parts.store.commit(&commits, now).await?;
+            ids.clear();
+            for (commit, committed) in commits.iter().zip(committed) {
+                match committed {
+                    Committed::Done => self.book(&commit.connection, &commit.decision),
+                    Committed::Refused(_) if is_with_row => ids.push(commit.connection.id.clone()),
+                    Committed::Locked => self.report.book(Outcome::Transient, Counted::Deferred),
+                    _ => self.report.book(Outcome::Unrecognised, Counted::Failed),
+                }
+            }
+            if ids.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// So many rows that cannot be written are the table's fault and not their customers': nothing is counted,
+    /// nobody is told, the operator hears of it.
+    async fn alarm_of_refusals(
+        &mut self,
+        refused: &[(String, String)],
+        closed_since: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let table = self.engine.parts.sources[self.order.source].table.to_string();
+        let (id, text) = &refused[0];
+        let alarm = Alarm {
+            kind: "rows_refused",
+            since: closed_since.unwrap_or_else(|| self.now()),
+            text: match closed_since {
+                Some(_) => format!(
+                    "the database refuses to write rows of `{table}`, one of them {id}: {text}; nothing is sent but a row now and \
+                     then, and no customer is told"
+                ),
+                None => format!(
+                    "the database refuses to write {} rows of `{table}`, the first of them {id}: {text}; their customers are not told",
+                    refused.len()
+                ),
+            },
+        };
+        tracing::error!(alarm = alarm.kind, "{}", alarm.text);
+        self.engine.parts.store.set_alarms(&format!("table {table}"), &[alarm]).await?;
+        self.report.book_many(Outcome::Misconfigured, Counted::Deferred, refused.len() as u64);
+        Ok(())
     }
 }
 
@@ -131,13 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn ten_in_a_row_close_a_table_and_one_that_is_written_opens_it() {
+    fn ten_rows_in_a_row_close_a_table_and_one_that_is_written_opens_it() {
         let refusals = Refusals::default();
-        for _ in 0..9 {
-            refusals.refused(0, at(0));
+        for n in 0..50 {
+            refusals.refused(0, &(n % 9).to_string(), at(0));
         }
         assert_eq!((refusals.writable(0, at(0)), refusals.is_suspicious(0)), (Writable::Yes, true));
-        refusals.refused(0, at(1));
+        refusals.refused(0, "9", at(1));
         assert_eq!((refusals.writable(0, at(1)), refusals.closed_since(0)), (Writable::No, Some(at(0))));
         assert_eq!(refusals.writable(1, at(1)), Writable::Yes, "another table");
         assert_eq!(refusals.writable(0, at(60)), Writable::OneRow);
@@ -149,8 +271,8 @@ mod tests {
     #[test]
     fn a_row_among_others_that_are_written_closes_nothing() {
         let refusals = Refusals::default();
-        for _ in 0..50 {
-            refusals.refused(0, at(0));
+        for n in 0..50 {
+            refusals.refused(0, &n.to_string(), at(0));
             refusals.accepted(0);
         }
         assert_eq!((refusals.writable(0, at(0)), refusals.take_over(0)), (Writable::Yes, false));
@@ -159,7 +281,7 @@ mod tests {
     #[test]
     fn a_table_that_goes_on_refusing_is_tried_ever_more_rarely() {
         let refusals = Refusals::default();
-        (0..64).for_each(|_| refusals.refused(0, at(0)));
+        (0..64).for_each(|n: u32| refusals.refused(0, &n.to_string(), at(0)));
         let mut now = at(0);
         let mut waits = Vec::new();
         for _ in 0..8 {
@@ -168,7 +290,7 @@ mod tests {
             waits.push(wait.expect("within the hour"));
             now = later(now, SignedDuration::from_mins(wait.expect("within the hour")));
             refusals.begin_try(0, now);
-            refusals.refused(0, now);
+            refusals.refused(0, "1", now);
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
     }

@@ -130,6 +130,11 @@ impl Engine {
         Ok(stored)
     }
 
+    /// Whether an answer is kept to the generation that the row holds.
+    pub(super) fn has_answer_to(&self, source: usize, row: &Connection) -> bool {
+        self.ledger.has_answer_to(&self.parts.sources[source].table.to_string(), row)
+    }
+
     /// The source that maps this table.
     fn source_of(&self, table: &str) -> Option<usize> {
         self.parts.sources.iter().position(|source| source.table.to_string() == table)
@@ -167,7 +172,7 @@ impl Engine {
                     Became::Stored
                 }
                 Committed::Superseded => Became::Over,
-                Committed::GuardLost => Became::Waits,
+                Committed::GuardLost | Committed::Locked => Became::Waits,
                 Committed::Refused(text) => {
                     self.ledger.put_off(*place, now);
                     tracing::error!(id = entry.id, "an answer stays in the journal: {text}");

@@ -9,6 +9,7 @@ use perene_policy::{Counting, Outcome};
 
 use super::driver::Order;
 use super::report::{Report, Trouble};
+use super::sweep::Swept;
 use super::{Engine, Stop};
 use crate::store::{Claim, FindingKind, StoreError, Which};
 
@@ -145,8 +146,7 @@ impl Engine {
         let now = self.parts.clock.now();
         self.load_apps(request.kind == RunKind::ByHand).await?;
         self.settle_up().await?;
-        self.lapses.look_again();
-        self.sweep().await?.add_to(report);
+        self.sweep_remembered().await?.add_to(report);
         // A run over named connections is no run over all: it must not stand for one that was missed.
         let on_record = match request.ids.is_empty() {
             true => Some(store.begin_run(request.kind.name(), self.holder(), now).await?),
@@ -171,6 +171,13 @@ impl Engine {
                 self.pass(order, stop, report, progress).await?;
             }
         }
+        // What has ended can wait for what still lives.
+        self.lapses.look_again();
+        let mut lapsed = Swept::default();
+        if !stop.is_set() {
+            self.sweep_lapsed(&mut lapsed).await?;
+        }
+        lapsed.add_to(report);
         self.apps.look_after(self.parts.clock.now()).await?;
         if request.ids.is_empty() && !stop.is_set() {
             self.alarm_of_rows(report).await?;

@@ -29,11 +29,17 @@ impl Swept {
 }
 
 impl Engine {
-    /// Looks at every connection of which something is remembered.
+    /// Looks at every connection of which something is remembered, and for those that have ended unheard of.
     ///
     /// # Errors
     /// When the store fails; what was done before stays done.
     pub async fn sweep(&self) -> Result<Swept, StoreError> {
+        let mut swept = self.sweep_remembered().await?;
+        self.sweep_lapsed(&mut swept).await?;
+        Ok(swept)
+    }
+
+    pub(super) async fn sweep_remembered(&self) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         if planted::has(Bug::SweepMissing) {
             return Ok(swept);
@@ -49,38 +55,39 @@ impl Engine {
                 self.commit_sweep(&commits, now, &mut swept).await?;
             }
             if is_last {
-                break;
+                return Ok(swept);
             }
         }
-        self.sweep_lapsed(&mut swept).await?;
-        Ok(swept)
     }
 
     fn look_at(&self, remembered: &Remembered, now: Timestamp) -> Option<Commit> {
         let Remembered { source, id, version, memory, row } = remembered;
-        // An answer may still turn up in another replica's journal.
-        let is_uncertain = matches!(memory.state, State::Uncertain { .. });
-        if is_uncertain && self.ledger.is_settling(now) {
+        // An answer may still turn up in another replica's journal, or waits in our own for a table that takes it.
+        if matches!(memory.state, State::Uncertain { .. })
+            && (self.ledger.is_settling(now) || row.as_ref().is_some_and(|row| self.has_answer_to(*source, row)))
+        {
             return None;
         }
-        let name =
-            row.as_ref().and_then(|row| self.provider(*source).app(row.grant)).map(|app| app.name).unwrap_or_default();
-        let context = self.context(*source, now, Counting::Never, self.apps.holds_notices(&name, now), &[]);
+        let is_held = row.as_ref().is_some_and(|row| self.is_held(row, *source, now));
+        let context = self.context(*source, now, Counting::Never, is_held, &[]);
         let decision = reconcile(memory, row.as_ref(), &context)?;
         let connection = row.clone().unwrap_or_else(|| gone(id));
         let outbox = outbox::of(self, *source, &connection, &decision, now);
         Some(Commit { source: *source, connection, guard: Guard::Memory(*version), decision, outbox })
     }
 
+    /// Returns whether all is done, or was not to be done any more.
     pub(super) async fn commit_sweep(
         &self,
         commits: &[Commit],
         now: Timestamp,
         swept: &mut Swept,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let committed = self.parts.store.commit(commits, now).await?;
+        let mut all_done = true;
         for (commit, committed) in commits.iter().zip(committed) {
             if committed != Committed::Done {
+                all_done &= committed == Committed::Superseded;
                 continue;
             }
             let Decision { warns, recovers, events, .. } = &commit.decision;
@@ -91,7 +98,7 @@ impl Engine {
                 tracing::info!(id, event = event.kind.name(), "connection {id}: {}", event.text);
             }
         }
-        Ok(())
+        Ok(all_done)
     }
 }
 

@@ -323,6 +323,8 @@ pub(super) struct World {
     pub(super) concurrency: usize,
     /// The machine's journal: it outlives the engine.
     pub(super) journal: MemoryJournal,
+    /// Whether its engines keep answers in it.
+    pub(super) has_journal: bool,
 }
 
 impl World {
@@ -341,6 +343,7 @@ impl World {
             settings: Settings::default(),
             concurrency: 64,
             journal: MemoryJournal::default(),
+            has_journal: true,
             clock,
         }
     }
@@ -392,7 +395,7 @@ impl World {
             concurrency: self.concurrency,
             channels: vec![Arc::clone(&self.mail) as Arc<dyn Channel>, Arc::clone(&self.hook) as Arc<dyn Channel>],
             new_id: Arc::new(Uuid::new_v4),
-            journal: Some(Arc::new(self.journal.clone())),
+            journal: self.has_journal.then(|| Arc::new(self.journal.clone()) as Arc<dyn crate::journal::Journal>),
         })
     }
 

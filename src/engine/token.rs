@@ -70,39 +70,42 @@ impl Engine {
         stop: &Stop,
     ) -> Result<Handed, NoToken> {
         self.agree_on_the_time().await?;
-        let seen = self.row(source, id).await?;
-        let mut row = seen.clone();
+        let row = self.row(source, id).await?;
         if lives(&row, self.parts.clock.now(), min_life) {
             return Ok(self.hand_out(row, min_life));
         }
         self.load_apps(false).await?;
         self.settle_up().await?;
+        // Read once more: an answer that was kept may just have been stored.
+        let seen = self.row(source, id).await?;
+        let mut row = seen.clone();
+        if lives(&row, self.parts.clock.now(), min_life) {
+            return Ok(self.hand_out(row, min_life));
+        }
         let deadline = self.parts.clock.monotonic() + PATIENCE;
         let why = loop {
             let report = self.refresh_for(source, &seen, stop).await?;
             row = self.row(source, id).await?;
             // Another has refreshed it, or we have: if it does not live long enough, no token of this provider does.
             if !holds_the_same(&seen, &row) {
-                break None;
+                break String::new();
             }
             // Nobody else is at it, and we have had our try.
             if report.leased_elsewhere == 0 {
-                break Some(report.troubles.first().map_or_else(String::new, |trouble| trouble.text.clone()));
+                break report.troubles.first().map_or_else(String::new, |trouble| trouble.text.clone());
             }
             if self.parts.clock.monotonic() >= deadline || stop.is_set() {
-                break Some("another process is refreshing it, and is not done yet".to_owned());
+                break "another process is refreshing it, and is not done yet".to_owned();
             }
             self.parts.clock.sleep(LOOK_EVERY).await;
         };
         self.apps.look_after(self.parts.clock.now()).await?;
         let now = self.parts.clock.now();
-        match why {
-            Some(why) if row.expires_at.is_some_and(|at| at <= now) => {
-                let why = if why.is_empty() { "its provider cannot be asked just now".to_owned() } else { why };
-                Err(NoToken::Expired { id: id.to_owned(), why })
-            }
-            _ => Ok(self.hand_out(row, min_life)),
+        if row.expires_at.is_some_and(|at| at <= now) {
+            let why = if why.is_empty() { "its provider cannot be asked just now".to_owned() } else { why };
+            return Err(NoToken::Expired { id: id.to_owned(), why });
         }
+        Ok(self.hand_out(row, min_life))
     }
 
     async fn refresh_for(&self, source: usize, seen: &Connection, stop: &Stop) -> Result<Report, StoreError> {

@@ -191,7 +191,7 @@ carried! {
     WRITE begin_run(kind: &str, holder: &str, now: Timestamp) -> i64;
     WRITE finish_run(run: i64, report: &str, now: Timestamp) -> ();
     READ last_run() -> Option<Timestamp>;
-    READ first_run() -> Option<Timestamp>;
+    READ in_charge_since(source: usize, now: Timestamp) -> Timestamp;
     WRITE take_outbox(limit: usize, now: Timestamp, until: Timestamp) -> Vec<Outgoing>;
     WRITE settle_outbox(id: &str, settled: &Settled, now: Timestamp) -> ();
     READ is_open(incident_id: &str) -> bool;

@@ -235,8 +235,8 @@ impl<S: Store> Store for FaultyStore<S> {
         self.carry("last_run", READ, self.inner.last_run()).await
     }
 
-    async fn first_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.carry("first_run", READ, self.inner.first_run()).await
+    async fn in_charge_since(&self, source: usize, now: Timestamp) -> Result<Timestamp, StoreError> {
+        self.carry("in_charge_since", READ, self.inner.in_charge_since(source, now)).await
     }
 
     async fn take_outbox(&self, limit: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Outgoing>, StoreError> {

@@ -114,8 +114,8 @@ pub trait Store: Send + Sync + 'static {
     /// When the latest finished run began; `None` if none is on record.
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// When the earliest finished run on record began: since then Perene is in charge. `None` if none is on record.
-    async fn first_run(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// Since when Perene is in charge of a source's table: `now`, which is put on record, when it is asked first.
+    async fn in_charge_since(&self, source: usize, now: Timestamp) -> Result<Timestamp, StoreError>;
 
     /// Takes up to `limit` messages whose time has come and whose lease is free, and leases them until
     /// `until`. Oldest first.
@@ -189,8 +189,7 @@ pub struct Claim<'a> {
     pub after: Option<&'a Cursor>,
     /// At most so many.
     pub limit: usize,
-    /// Of [`Which::Due`] and [`Which::Retry`] also rows that have expired, no longer ago than this: what a
-    /// refresh token still renews.
+    /// Of [`Which::Due`] and [`Which::Retry`] also rows that have expired, no longer ago than this.
     pub overdue: SignedDuration,
 }
 
@@ -240,6 +239,13 @@ pub struct Cursor {
     pub expires_us: Option<i64>,
     /// Its key.
     pub id: String,
+}
+
+impl Cursor {
+    /// Where a page ends whose last row is this one.
+    pub fn behind(last: &Connection) -> Self {
+        Self { expires_us: last.expires_at.map(Timestamp::as_microsecond), id: last.id.clone() }
+    }
 }
 
 /// A page of leased connections.
@@ -303,6 +309,8 @@ pub enum Committed {
     /// The database refused the data of this row (a column too short, a trigger): nothing was written but a
     /// line of history, the lease is given back. The text names the cause and holds no secret.
     Refused(String),
+    /// Somebody else has kept the row locked for longer than Perene waits: nothing was written, the lease is given back.
+    Locked,
 }
 
 /// What is remembered of a connection, and its row.

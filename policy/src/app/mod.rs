@@ -298,7 +298,9 @@ impl App {
     }
 
     fn pause(&mut self, until: Timestamp, times: u32, now: Timestamp) {
-        match &mut self.limit {
+        // One that ended long ago and was not seen to be over is another one.
+        const OVER: SignedDuration = SignedDuration::from_hours(1);
+        match self.limit.as_mut().filter(|limit| now.duration_since(limit.until) < OVER) {
             Some(limit) => {
                 limit.until = limit.until.max(until);
                 limit.times = times;

@@ -14,7 +14,9 @@ use crate::outcome::Outcome;
 /// A token that has not ended is sent again as soon as its provider can be asked; success closes the incident.
 pub fn lapse(row: &Connection, context: &Context<'_>) -> Option<Decision> {
     let now = context.now;
-    let expires_at = row.expires_at.filter(|at| within(*at, now, context.settings.warn_before))?;
+    // One that is not due yet has missed nothing.
+    let ahead = context.settings.warn_before.min(context.settings.window);
+    let expires_at = row.expires_at.filter(|at| within(*at, now, ahead))?;
     let is_spoken_for = row.memory_of_this_generation().is_some_and(speaks);
     if context.is_held || row.outlives_its_expiry() || is_spoken_for {
         return None;

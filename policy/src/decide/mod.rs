@@ -386,7 +386,7 @@ pub fn take_back(before: &Connection, row: &Connection, context: &Context<'_>) -
         let state = State::Failing { outcome: Outcome::Transient, reason: "not_called".to_owned(), retries: 0 };
         let mut failing = remember(row, state, context);
         failing.incident = incident;
-        failing.next_try_at = memory.and_then(|memory| memory.next_try_at);
+        failing.next_try_at = memory.and_then(|memory| memory.next_try_at).or(Some(context.now));
         memory = Some(failing);
     }
     Decision { memory, ..nothing(Outcome::Transient) }

@@ -488,7 +488,7 @@ fn an_incident_that_was_opened_over_an_intent_lives_until_the_next_try_closes_it
     assert!(!back.recovers && back.flag.is_none());
     row.memory = back.memory;
     let memory = row.memory.as_ref().expect("the incident is remembered");
-    assert_eq!((memory.state.name(), memory.next_try_at), ("failing", None), "it is due at once");
+    assert_eq!((memory.state.name(), memory.next_try_at), ("failing", Some(now())), "it is due at once");
     let done = decide(&row, &success(), &context);
     assert!(done.recovers && done.flag == Some(false));
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::SignedDuration;
 use perene_policy::Outcome;
 
 use futures_util::future::join;
@@ -252,6 +253,40 @@ fn a_table_that_takes_nothing_stops_the_calls_and_is_taken_up_when_it_is_mended(
     assert!((1..=700).all(|id| world.token(id).ends_with('+')));
     assert_eq!(world.alarms(), [""; 0]);
     assert!(world.journal.pending().is_empty());
+}
+
+#[test]
+fn a_table_that_is_mended_is_found_out_by_one_row_where_nothing_is_kept() {
+    let mut world = World::new();
+    (world.concurrency, world.has_journal) = (8, false);
+    world.fleet(60, "IG");
+    let refuse = |message: Option<&str>| {
+        (1..=60).for_each(|id: i64| world.store.refuse_row(0, &id.to_string(), message));
+    };
+    refuse(Some("permission denied for column access_token"));
+    let engine = world.engine();
+    world.serve(&engine, seconds(3_600));
+    let calls = world.script.drain();
+    assert!(calls <= 40, "some at first, then one now and then: {calls} calls");
+    refuse(None);
+    // The first row is bad for ever: the table is tried with the next one.
+    world.store.refuse_row(0, "1", Some("value too long for type character varying(20)"));
+    world.serve(&engine, seconds(3 * 3_600));
+    assert!((2..=60).all(|id| world.token(id).ends_with('+')));
+    assert_eq!(world.alarms(), [""; 0]);
+}
+
+#[test]
+fn one_row_that_is_refused_again_and_again_closes_no_table() {
+    let mut world = World::new();
+    world.has_journal = false;
+    world.insert(1, "IG-1", Some(SignedDuration::from_hours(20)));
+    world.store.refuse_row(0, "1", Some("duplicate key value violates unique constraint"));
+    let engine = world.engine();
+    world.serve_hourly(&engine, 19);
+    world.insert(2, "IG-2", Some(days(3)));
+    assert_eq!(world.night(&engine).refreshed, 1);
+    assert_eq!(world.alarms(), [""; 0]);
 }
 
 #[test]

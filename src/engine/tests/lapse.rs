@@ -83,6 +83,35 @@ fn a_token_that_does_not_live_until_the_next_run_is_not_left_waiting_for_it() {
 }
 
 #[test]
+fn whose_provider_is_well_hears_nothing_of_anothers_outage() {
+    let world = World::new();
+    for id in 1..=20 {
+        world.insert(id, &format!("EAA-{id}"), Some(days(6)));
+    }
+    world.script.answer(|asked| if asked.token.starts_with("EAA") { Reply::down() } else { renew(asked) });
+    let engine = world.engine();
+    world.serve(&engine, seconds(4 * DAY));
+    assert_eq!(warned(&world, 1..=20).len(), 20);
+    world.insert(21, "IG-21", Some(days(2)));
+    world.serve(&engine, seconds(2 * 3_600));
+    assert!(!world.flag(21), "its turn comes with the next run");
+}
+
+#[test]
+fn who_was_not_due_yet_has_missed_nothing() {
+    let mut world = World::new();
+    world.settings.window = SignedDuration::from_hours(48);
+    for id in 1..=20 {
+        world.insert(id, &format!("IG-{id}"), Some(days(1) + SignedDuration::from_hours(6)));
+    }
+    world.insert(21, "IG-21", Some(days(4)));
+    world.script.answer(|_| Reply::down());
+    let engine = world.engine();
+    world.serve(&engine, seconds(DAY + 2 * 3_600));
+    assert_eq!(warned(&world, 1..=21), (1..=20).collect::<Vec<_>>(), "not those that have 70 hours left");
+}
+
+#[test]
 fn in_an_outage_nobody_hears_of_it_before_a_day_has_passed() {
     let world = World::new();
     world.fleet(20, "IG");

@@ -75,11 +75,10 @@ impl World {
         if was_free < hours(25) && !had_time {
             return;
         }
-        if seen.trouble_since.is_none() && (could_be_helped || !self.was_reachable(number, at)) {
-            // Nobody could foresee it: it was never sent.
-            if !could_be_helped {
-                return;
-            }
+        // It was never sent: that its provider is out of reach is foreseen when it has been for a day, and not while the
+        // app itself is refused, of which no customer hears.
+        if seen.trouble_since.is_none() && !could_be_helped {
+            return;
         }
         if !seen.is_there || self.is_row_refused(number) || seen.generation.is_none() {
             return;
@@ -90,10 +89,5 @@ impl World {
             None => format!("never warned, and the trouble was known at {fact}"),
         };
         self.broke("dark_without_warning", Some(number), now, text);
-    }
-
-    fn was_reachable(&self, number: usize, at: Timestamp) -> bool {
-        let app = self.app_of(number);
-        self.observer.goods[app].longest(at - self.fleet.settings.window, at) >= ENOUGH
     }
 }

@@ -234,9 +234,25 @@ impl World {
         }
     }
 
+    /// Who is told that a token could not be sent for days has a provider that was of no use for a day.
+    fn check_told_ahead(&mut self, number: usize, before: &Before, memory: &Memory, now: Timestamp) {
+        let is_told =
+            |memory: &Memory| matches!(&memory.state, State::Failing { reason, .. } if reason == "not_reached");
+        if !is_told(memory) || before.memory.as_ref().is_some_and(is_told) {
+            return;
+        }
+        let app = self.app_of(number);
+        let well = self.observer.goods[app].longest(now - SignedDuration::from_hours(23), now);
+        if well > SignedDuration::from_hours(1) {
+            let text = format!("told that it could not be sent, and its provider was well for {} h", well.as_hours());
+            self.broke("warned_of_anothers_outage", Some(number), now, text);
+        }
+    }
+
     fn check_memory(&mut self, number: usize, before: &Before, now: Timestamp) {
         self.check_recovery(number, before, now);
         let Some(memory) = self.observer.seen[number].memory.clone() else { return };
+        self.check_told_ahead(number, before, &memory, now);
         let was_refused =
             before.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::NeedsReconnect { .. }));
         let is_refused = matches!(memory.state, State::NeedsReconnect { .. });

@@ -110,8 +110,12 @@ pub(crate) async fn a_run_is_on_record_when_it_is_finished<F: Fixture>() {
     assert_ne!(first, second);
     store.finish_run(second, r#"{"due":1}"#, now() + hours(2)).await.expect("finishes");
     assert_eq!(store.last_run().await.expect("reads"), Some(now() + hours(1)));
-    assert_eq!(store.first_run().await.expect("reads"), Some(now() + hours(1)));
     store.finish_run(first, "{}", now() + hours(3)).await.expect("finishes");
     assert_eq!(store.last_run().await.expect("reads"), Some(now() + hours(1)), "the one that began last");
-    assert_eq!(store.first_run().await.expect("reads"), Some(now()), "the one that began first");
+}
+
+pub(crate) async fn perene_is_in_charge_of_a_table_since_it_was_asked_first<F: Fixture>() {
+    let world = World::<F>::new().await;
+    assert_eq!(world.store.in_charge_since(0, now()).await.expect("reads"), now());
+    assert_eq!(world.store.in_charge_since(0, now() + hours(1)).await.expect("reads"), now());
 }

@@ -169,6 +169,7 @@ macro_rules! contract_suite {
                 new_alarms_are_told_once,
                 alarms_stand_oldest_first_and_by_subject,
                 a_run_is_on_record_when_it_is_finished,
+                perene_is_in_charge_of_a_table_since_it_was_asked_first,
             ];
             status: [
                 each_connection_is_counted_once,

@@ -87,6 +87,8 @@ struct State {
     incarnation: u64,
     /// Those that were seen, and since when in another one's place.
     servers: BTreeMap<u64, Option<Timestamp>>,
+    /// Since when Perene is in charge of a table.
+    in_charge_since: BTreeMap<usize, Timestamp>,
     /// What has changed since somebody looked; `None` where nobody looks.
     changes: Option<Vec<Change>>,
 }
@@ -280,11 +282,12 @@ impl Store for MemoryStore {
     }
 
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.lock().finished_runs().max())
+        Ok(self.lock().last_run())
     }
 
-    async fn first_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.lock().finished_runs().min())
+    async fn in_charge_since(&self, source: usize, now: Timestamp) -> Result<Timestamp, StoreError> {
+        let table = self.mapped(source).table;
+        Ok(*self.lock().in_charge_since.entry(table).or_insert(now))
     }
 
     async fn take_outbox(&self, limit: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Outgoing>, StoreError> {

@@ -25,8 +25,7 @@ impl State {
         }
     }
 
-    /// When each finished run began.
-    pub(super) fn finished_runs(&self) -> impl Iterator<Item = Timestamp> + '_ {
-        self.runs.values().filter(|run| run.finished_at.is_some()).map(|run| run.started_at)
+    pub(super) fn last_run(&self) -> Option<Timestamp> {
+        self.runs.values().filter(|run| run.finished_at.is_some()).map(|run| run.started_at).max()
     }
 }

@@ -36,7 +36,7 @@ struct Batch<'a> {
     now: Timestamp,
 }
 
-/// So many rows that somebody else keeps locked are refused one by one; with more, it is the table, and
+/// So many rows that somebody else keeps locked are left out one by one; with more, it is the table, and
 /// the whole batch is tried again later.
 const LOCKED_ROWS_MAX: usize = 4;
 
@@ -101,9 +101,13 @@ async fn carry_out_by_parts(
             if locked > LOCKED_ROWS_MAX {
                 return Err(trouble);
             }
-            let text = refusal(&tasks[alone], &trouble);
-            memory::write_history(transaction, &[Line::refused(&tasks[alone], &text)], now).await?;
-            results[alone] = Some(Committed::Refused(text));
+            results[alone] = Some(if trouble.is_lock_timeout() {
+                Committed::Locked
+            } else {
+                let text = refusal(&tasks[alone], &trouble);
+                memory::write_history(transaction, &[Line::refused(&tasks[alone], &text)], now).await?;
+                Committed::Refused(text)
+            });
         } else {
             let (first, second) = part.split_at(part.len() / 2);
             parts.push(second.to_vec());

@@ -48,10 +48,13 @@ const PARAMETERS: [&str; 17] = [
     "options",
 ];
 
-/// The limits of every transaction. Notices are off: an app's trigger may put anything into them.
+/// The limits of every transaction. What was confirmed must outlive a crash: a generation of which the database has
+/// forgotten that it was sent would be sent again. Whoever has chosen more than that keeps it.
+/// Notices are off: an app's trigger may put anything into them.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '5s'; \
     SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL TimeZone = 'UTC'; \
-    SET LOCAL client_min_messages = 'error'";
+    SET LOCAL client_min_messages = 'error'; \
+    SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
 /// Ways to the database.
 pub(super) struct Connections {

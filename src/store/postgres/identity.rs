@@ -29,8 +29,9 @@ impl PostgresStore {
         let has_timeline = !self.is_without_timeline.load(Ordering::Relaxed);
         match self.meet_server(if has_timeline { TIMELINE } else { "NULL" }).await {
             Err(trouble) if has_timeline && trouble.is_about_the_server() => {
+                let met = self.meet_server("NULL").await?;
                 self.is_without_timeline.store(true, Ordering::Relaxed);
-                self.meet_server("NULL").await
+                Ok(met)
             }
             met => met,
         }

@@ -236,11 +236,11 @@ impl Store for PostgresStore {
     }
 
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.repeat(STEP_TIMEOUT, || self.run_once("max")).await
+        self.repeat(STEP_TIMEOUT, || self.last_run_once()).await
     }
 
-    async fn first_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.repeat(STEP_TIMEOUT, || self.run_once("min")).await
+    async fn in_charge_since(&self, source: usize, now: Timestamp) -> Result<Timestamp, StoreError> {
+        self.repeat(STEP_TIMEOUT, || self.in_charge_since_once(source, now)).await
     }
 
     async fn take_outbox(&self, limit: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Outgoing>, StoreError> {

@@ -44,15 +44,39 @@ impl PostgresStore {
         transaction.commit().await
     }
 
-    /// When the `max` or `min` of all finished runs began.
-    pub(super) async fn run_once(&self, which: &str) -> Result<Option<Timestamp>, Trouble> {
+    pub(super) async fn last_run_once(&self) -> Result<Option<Timestamp>, Trouble> {
         let mut transaction = self.connections.begin().await?;
-        let row = query(format!("SELECT {which}(started_at) FROM perene.run WHERE finished_at IS NOT NULL"))
+        let row = query("SELECT max(started_at) FROM perene.run WHERE finished_at IS NOT NULL")
             .fetch_one(&mut *transaction)
             .await?;
-        let at: Option<PgTime> = row.try_get(0)?;
+        let last: Option<PgTime> = row.try_get(0)?;
         transaction.commit().await?;
-        Ok(at.map(PgTime::timestamp))
+        Ok(last.map(PgTime::timestamp))
+    }
+
+    pub(super) async fn in_charge_since_once(&self, source: usize, now: Timestamp) -> Result<Timestamp, Trouble> {
+        let name = self.source(source)?.table.to_string();
+        let mut transaction = self.connections.begin().await?;
+        let row = query("SELECT since FROM perene.source WHERE name = $1")
+            .bind(&name)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let row = match row {
+            Some(row) => row,
+            None => {
+                query(
+                    "INSERT INTO perene.source AS s (name, since) VALUES ($1, $2)
+                     ON CONFLICT (name) DO UPDATE SET since = s.since RETURNING since",
+                )
+                .bind(&name)
+                .bind(PgTime::from(now))
+                .fetch_one(&mut *transaction)
+                .await?
+            }
+        };
+        let since: PgTime = row.try_get(0)?;
+        transaction.commit().await?;
+        Ok(since.timestamp())
     }
 
     pub(super) async fn forget_once(&self, before: Timestamp) -> Result<(), Trouble> {

@@ -65,7 +65,11 @@ pub(super) const STEPS: [&[&str]; 3] = [
         "INSERT INTO perene.identity (id) VALUES (gen_random_uuid())",
     ],
     // Which servers have answered, and since when in another one's place: NULL for the first.
-    &["CREATE TABLE perene.server (name text PRIMARY KEY, since timestamptz)"],
+    &[
+        "CREATE TABLE perene.server (name text PRIMARY KEY, since timestamptz)",
+        // Since when Perene is in charge of a table: what had ended before is none of its business.
+        "CREATE TABLE perene.source (name text COLLATE \"C\" PRIMARY KEY, since timestamptz NOT NULL)",
+    ],
 ];
 
 /// Replicas that start together make the tables one after the other. The number is any, and always this.

@@ -94,7 +94,6 @@ fn data_text(error: &PgDatabaseError) -> String {
         "23505" => "a value must be unique, and another row has it",
         "23514" => "a check does not allow the value",
         "44000" => "the view does not show what would be written",
-        "55P03" => "another transaction holds it locked",
         code if code.starts_with("22") || code.starts_with("23") => "a value was refused",
         _ => error.message(),
     };

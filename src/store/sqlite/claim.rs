@@ -58,8 +58,20 @@ pub(super) async fn peek(
     let mut reader = database.read().await?;
     let failed = |error| database.failed(error);
     let shapes = Shapes::of(&mut reader, mapped).await.map_err(failed)?;
-    let candidates = page::candidates(&mut reader, mapped, &shapes, claim).await.map_err(failed)?;
-    let free: Vec<String> = candidates.into_iter().filter(|row| !row.is_leased).map(|row| row.id).collect();
+    let mut free: Vec<String> = Vec::new();
+    let mut after = claim.after.cloned();
+    // Rows that are leased make a page no shorter: whoever gets less than asked for takes it for the last.
+    loop {
+        let part = Claim { after: after.as_ref(), limit: claim.limit - free.len(), ..*claim };
+        let candidates = page::candidates(&mut reader, mapped, &shapes, &part).await.map_err(failed)?;
+        let is_last = candidates.len() < part.limit;
+        let end = candidates.last().map(|last| (last.expires_ms, last.id.clone()));
+        free.extend(candidates.into_iter().filter(|row| !row.is_leased).map(|row| row.id));
+        after = end.map(|(ms, id)| Cursor { expires_us: ms.map(|at| at.saturating_mul(1000)), id });
+        if is_last || free.len() >= claim.limit {
+            break;
+        }
+    }
     reread(&mut reader, mapped, &shapes, claim, &free).await.map_err(failed)
 }
 

@@ -119,7 +119,7 @@ impl Page<'_> {
                     lines.extend(superseded.events.iter().map(|event| history::line(key, self.now, event)));
                 }
                 Committed::Refused(text) => lines.push(history::refused(key, self.now, text)),
-                Committed::GuardLost => {}
+                Committed::GuardLost | Committed::Locked => {}
             }
             results.push(result);
         }

@@ -176,11 +176,11 @@ impl Store for SqliteStore {
     }
 
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        run::begun(&self.database, "max").await
+        run::last(&self.database).await
     }
 
-    async fn first_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        run::begun(&self.database, "min").await
+    async fn in_charge_since(&self, source: usize, now: Timestamp) -> Result<Timestamp, StoreError> {
+        schema::in_charge_since(&self.database, self.source(source)?, now).await
     }
 
     async fn take_outbox(&self, limit: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Outgoing>, StoreError> {

@@ -34,11 +34,12 @@ pub(super) async fn finish(database: &Database, run: i64, report: &str, now: Tim
     transaction.commit().await.map_err(failed)
 }
 
-/// When the `max` or `min` of all finished runs began.
-pub(super) async fn begun(database: &Database, which: &str) -> Result<Option<Timestamp>, StoreError> {
+pub(super) async fn last(database: &Database) -> Result<Option<Timestamp>, StoreError> {
     let failed = |error| database.failed(error);
-    let sql = format!("SELECT {which}(started_at) FROM perene_run WHERE finished_at IS NOT NULL");
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(&mut *database.read().await?).await.map_err(failed)?;
+    let row = sqlx::query("SELECT max(started_at) FROM perene_run WHERE finished_at IS NOT NULL")
+        .fetch_one(&mut *database.read().await?)
+        .await
+        .map_err(failed)?;
     let started_at: Option<i64> = row.try_get(0).map_err(failed)?;
     Ok(started_at.map(from_micros))
 }

@@ -1,16 +1,18 @@
 //! Perene's own tables.
 
+use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection};
 
 use super::connect::Database;
+use super::sql::{Mapped, from_micros, micros};
 use crate::store::StoreError;
 
 /// The version of the tables below. It grows with every change to them.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// What makes the tables. `perene_meta` holds two numbers: the version of the tables, and the one that the
 /// latest memory was given.
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 20] = [
     "CREATE TABLE IF NOT EXISTS perene_meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS perene_lease (source TEXT NOT NULL, id TEXT NOT NULL, holder TEXT NOT NULL, \
      fence TEXT NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (source, id)) STRICT, WITHOUT ROWID",
@@ -39,7 +41,9 @@ const TABLES: [&str; 19] = [
     // What is kept outside of the database, in journals, is kept under this name. One row.
     "CREATE TABLE IF NOT EXISTS perene_identity (is_one INTEGER PRIMARY KEY CHECK (is_one = 1), id TEXT NOT NULL) STRICT",
     "INSERT INTO perene_identity (is_one, id) VALUES (1, lower(hex(randomblob(16)))) ON CONFLICT DO NOTHING",
-    "INSERT INTO perene_meta (name, value) VALUES ('schema', 2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    // Since when Perene is in charge of a table: what had ended before is none of its business.
+    "CREATE TABLE IF NOT EXISTS perene_source (name TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "INSERT INTO perene_meta (name, value) VALUES ('schema', 3) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
 ];
 
 pub(super) async fn prepare(database: &Database) -> Result<(), StoreError> {
@@ -75,6 +79,34 @@ pub(super) async fn identity(database: &Database) -> Result<String, StoreError> 
     let mut reader = database.read().await?;
     let row = sqlx::query("SELECT id FROM perene_identity").fetch_one(&mut *reader).await.map_err(failed)?;
     row.try_get(0).map_err(failed)
+}
+
+pub(super) async fn in_charge_since(
+    database: &Database,
+    mapped: &Mapped,
+    now: Timestamp,
+) -> Result<Timestamp, StoreError> {
+    let failed = |error| database.failed(error);
+    let sql = "SELECT since FROM perene_source WHERE name = ?";
+    let mut reader = database.read().await?;
+    let known = sqlx::query(sql).bind(&mapped.name).fetch_optional(&mut *reader).await.map_err(failed)?;
+    drop(reader);
+    let row = match known {
+        Some(row) => row,
+        None => {
+            let mut transaction = database.write().await?;
+            sqlx::query("INSERT INTO perene_source (name, since) VALUES (?, ?) ON CONFLICT DO NOTHING")
+                .bind(&mapped.name)
+                .bind(micros(now))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+            let row = sqlx::query(sql).bind(&mapped.name).fetch_one(&mut *transaction).await.map_err(failed)?;
+            transaction.commit().await.map_err(failed)?;
+            row
+        }
+    };
+    row.try_get(0).map(from_micros).map_err(failed)
 }
 
 async fn version(connection: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {
