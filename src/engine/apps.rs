@@ -25,7 +25,7 @@ pub(crate) struct Apps {
 }
 
 struct Known {
-    identity: AppIdentity,
+    identity: Arc<AppIdentity>,
     version: Option<i64>,
     app: App,
     /// Learnt since the last save.
@@ -51,7 +51,7 @@ impl Apps {
     }
 
     /// Reads what is known of an app. When its id, secret or host has changed, what was known is forgotten.
-    pub(crate) async fn load(&self, identity: &AppIdentity) -> Result<(), StoreError> {
+    pub(crate) async fn load(&self, identity: &Arc<AppIdentity>) -> Result<(), StoreError> {
         let stored = self.store.app(&identity.name).await?;
         let (version, app, is_changed) = match stored {
             Some((version, app)) if app.credentials == identity.credentials => (Some(version), app, false),
@@ -68,7 +68,7 @@ impl Apps {
         };
         let mut known = self.lock();
         let mut fresh = Known {
-            identity: identity.clone(),
+            identity: Arc::clone(identity),
             version,
             app,
             unsaved: Vec::new(),
@@ -306,8 +306,8 @@ impl Apps {
         }
     }
 
-    fn identity(&self, name: &str) -> Option<AppIdentity> {
-        self.lock().get(name).map(|known| known.identity.clone())
+    fn identity(&self, name: &str) -> Option<Arc<AppIdentity>> {
+        self.lock().get(name).map(|known| Arc::clone(&known.identity))
     }
 
     fn change<T: Default>(&self, name: &str, change: impl FnOnce(&mut App) -> T) -> T {

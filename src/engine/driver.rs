@@ -1076,7 +1076,7 @@ impl<'a> Driver<'a> {
     }
 
     pub(super) fn app_name(&self, grant: Grant) -> Option<String> {
-        self.engine.provider(self.order.source).app(grant).map(|app| app.name)
+        self.engine.provider(self.order.source).app(grant).map(|app| app.name.clone())
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -171,9 +171,10 @@ impl Engine {
         mut cursor: Option<Cursor>,
         report: &mut Report,
     ) -> Result<(), StoreError> {
-        let name = self.provider(order.source).app(grant).map(|app| app.name);
+        let app = self.provider(order.source).app(grant);
+        let name = app.as_ref().map(|app| &app.name);
         let now = self.parts.clock.now();
-        let permission = name.as_ref().map(|name| self.apps.permission(name, now));
+        let permission = name.map(|name| self.apps.permission(name, now));
         let outcome = self.hindrance(order.source).unwrap_or(match permission {
             // No app is configured for this grant: that is for the operator to mend.
             None => Outcome::Misconfigured,
@@ -201,7 +202,7 @@ impl Engine {
             report.book_many(outcome, Counted::Deferred, counted as u64);
             let is_last = page.len() < page_size || page_size == 1;
             cursor = page.last().map(Cursor::behind);
-            if let Some(name) = name.as_ref().filter(|_| !page.is_empty()) {
+            if let Some(name) = name.filter(|_| !page.is_empty()) {
                 self.apps.leave_backlog(name);
             }
             if is_last {

@@ -258,7 +258,7 @@ impl Engine {
         for source in 0..self.parts.sources.len() {
             for grant in self.grants(source) {
                 let Some(app) = self.provider(source).app(*grant) else { continue };
-                names.entry(app.name).or_insert_with(Vec::new).push((source, *grant));
+                names.entry(app.name.clone()).or_insert_with(Vec::new).push((source, *grant));
             }
         }
         let mut report = Report::default();

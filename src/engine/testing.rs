@@ -238,10 +238,11 @@ pub(super) fn renew(asked: &Asked) -> Reply {
 
 #[async_trait]
 impl Provider for Script {
-    fn app(&self, grant: Grant) -> Option<AppIdentity> {
+    fn app(&self, grant: Grant) -> Option<Arc<AppIdentity>> {
         let secret = lock(&self.secrets).get(&grant)?.clone();
         let credentials = Fingerprint::of(&secret);
-        Some(AppIdentity { name: grant.name().to_owned(), credentials, secrets: vec![Secret::new(secret)] })
+        let secrets = vec![Secret::new(secret)];
+        Some(Arc::new(AppIdentity { name: grant.name().to_owned(), credentials, secrets }))
     }
 
     fn class(&self) -> Class {

@@ -5,6 +5,8 @@ pub mod meta;
 pub mod oauth2;
 pub mod sandbox;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use perene_policy::answer::{Answer, NoAnswer};
@@ -13,8 +15,9 @@ use perene_policy::{Class, Endpoint, Fingerprint, Grant, Secret};
 /// A provider is asked and answers; what the answer means is none of its business.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
-    /// The app with which tokens of this grant are renewed; `None` when none is configured.
-    fn app(&self, grant: Grant) -> Option<AppIdentity>;
+    /// The app with which tokens of this grant are renewed; `None` when none is configured. Asked for each row that is
+    /// looked at: made once, and shared.
+    fn app(&self, grant: Grant) -> Option<Arc<AppIdentity>>;
 
     /// What a second call with the same token costs.
     fn class(&self) -> Class;

@@ -1,5 +1,6 @@
 //! The provider as a replica reaches it: a request takes its time, and the replica may die in every part of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,13 +26,13 @@ pub(super) struct Script {
     replica: usize,
     class: Class,
     /// The app of each grant, and its number.
-    apps: Vec<(Grant, AppIdentity, usize)>,
+    apps: Vec<(Grant, Arc<AppIdentity>, usize)>,
     life: Option<SignedDuration>,
 }
 
 impl Script {
     pub(super) fn new(world: Shared, clock: VirtualClock, replica: usize, source: &FleetSource) -> Self {
-        let apps = source.apps.iter().map(|(grant, name, number)| (*grant, identity(name, *number), *number));
+        let apps = source.apps.iter().map(|(grant, name, number)| (*grant, Arc::new(identity(name, *number)), *number));
         Self { world, clock, replica, class: source.class, apps: apps.collect(), life: source.usual_life }
     }
 
@@ -54,8 +55,8 @@ fn identity(name: &str, number: usize) -> AppIdentity {
 
 #[async_trait]
 impl Provider for Script {
-    fn app(&self, grant: Grant) -> Option<AppIdentity> {
-        self.apps.iter().find(|(known, ..)| *known == grant).map(|(_, identity, _)| identity.clone())
+    fn app(&self, grant: Grant) -> Option<Arc<AppIdentity>> {
+        self.apps.iter().find(|(known, ..)| *known == grant).map(|(_, identity, _)| Arc::clone(identity))
     }
 
     fn class(&self) -> Class {

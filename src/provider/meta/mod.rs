@@ -3,6 +3,8 @@
 //! Secrets stand in a URL only where the provider takes nothing else (Instagram and Threads refresh by GET
 //! alone; `debug_token` takes its input in the query), and no URL is ever logged.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use perene_policy::answer::{Answer, NoAnswer, NoAnswerKind};
 use perene_policy::{Class, Endpoint, Fingerprint, Grant, Secret};
@@ -29,6 +31,8 @@ pub struct Meta {
     api_version: String,
     instagram: MetaApp,
     threads: MetaApp,
+    /// Of Facebook, Instagram and Threads.
+    identities: [Option<Arc<AppIdentity>>; 3],
 }
 
 impl Meta {
@@ -43,15 +47,13 @@ impl Meta {
         threads: MetaApp,
         connections: usize,
     ) -> Result<Self, http::NoClient> {
-        Ok(Self { client: http::client(connections)?, facebook, api_version, instagram, threads })
-    }
-
-    fn host(&self, grant: Grant) -> &MetaApp {
-        match grant {
-            Grant::Facebook | Grant::Oauth2 => &self.facebook,
-            Grant::Instagram => &self.instagram,
-            Grant::Threads => &self.threads,
-        }
+        let identities = [
+            // Its refresh takes id and secret; the others' take the token alone.
+            (facebook.id.is_some() && facebook.secret.is_some()).then(|| identity(Grant::Facebook, &facebook)),
+            Some(identity(Grant::Instagram, &instagram)),
+            Some(identity(Grant::Threads, &threads)),
+        ];
+        Ok(Self { client: http::client(connections)?, facebook, api_version, instagram, threads, identities })
     }
 
     /// <https://developers.facebook.com/docs/facebook-login/guides/access-tokens/get-long-lived>; by POST, which
@@ -80,20 +82,26 @@ impl Meta {
     }
 }
 
+fn identity(grant: Grant, host: &MetaApp) -> Arc<AppIdentity> {
+    let id = host.id.as_deref().unwrap_or_default();
+    let secret = host.secret.as_ref().map(Secret::expose).unwrap_or_default();
+    Arc::new(AppIdentity {
+        name: grant.name().to_owned(),
+        credentials: Fingerprint::of(&format!("{id}\n{secret}\n{}", host.base_url)),
+        secrets: host.secret.iter().cloned().collect(),
+    })
+}
+
 #[async_trait]
 impl Provider for Meta {
-    fn app(&self, grant: Grant) -> Option<AppIdentity> {
-        let host = self.host(grant);
-        if grant == Grant::Facebook && (host.id.is_none() || host.secret.is_none()) {
-            return None;
+    fn app(&self, grant: Grant) -> Option<Arc<AppIdentity>> {
+        let [facebook, instagram, threads] = &self.identities;
+        match grant {
+            Grant::Facebook => facebook.clone(),
+            Grant::Instagram => instagram.clone(),
+            Grant::Threads => threads.clone(),
+            Grant::Oauth2 => None,
         }
-        let id = host.id.as_deref().unwrap_or_default();
-        let secret = host.secret.as_ref().map(Secret::expose).unwrap_or_default();
-        Some(AppIdentity {
-            name: grant.name().to_owned(),
-            credentials: Fingerprint::of(&format!("{id}\n{secret}\n{}", host.base_url)),
-            secrets: host.secret.iter().cloned().collect(),
-        })
     }
 
     fn class(&self) -> Class {

@@ -6,6 +6,8 @@ pub mod definitions;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -62,6 +64,7 @@ pub struct Oauth2App {
 pub struct Oauth2Provider {
     client: reqwest::Client,
     app: Oauth2App,
+    identity: Arc<AppIdentity>,
     headers: HeaderMap,
 }
 
@@ -98,7 +101,13 @@ impl Oauth2Provider {
         if app.client_auth == ClientAuth::Basic {
             headers.insert(AUTHORIZATION, basic(&app.client_id, &app.client_secret));
         }
-        Ok(Self { client: http::client(connections)?, app, headers })
+        let credentials = format!("{}\n{}\n{}", app.client_id, app.client_secret.expose(), app.token_url);
+        let identity = Arc::new(AppIdentity {
+            name: app.name.clone(),
+            credentials: Fingerprint::of(&credentials),
+            secrets: vec![app.client_secret.clone()],
+        });
+        Ok(Self { client: http::client(connections)?, app, identity, headers })
     }
 
     /// <https://datatracker.ietf.org/doc/html/rfc6749#section-6>
@@ -130,14 +139,8 @@ fn basic(id: &str, secret: &Secret) -> HeaderValue {
 
 #[async_trait]
 impl Provider for Oauth2Provider {
-    fn app(&self, _grant: Grant) -> Option<AppIdentity> {
-        let app = &self.app;
-        let credentials = format!("{}\n{}\n{}", app.client_id, app.client_secret.expose(), app.token_url);
-        Some(AppIdentity {
-            name: app.name.clone(),
-            credentials: Fingerprint::of(&credentials),
-            secrets: vec![app.client_secret.clone()],
-        })
+    fn app(&self, _grant: Grant) -> Option<Arc<AppIdentity>> {
+        Some(Arc::clone(&self.identity))
     }
 
     fn class(&self) -> Class {
