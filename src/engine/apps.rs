@@ -66,37 +66,37 @@ impl Apps {
             }
             None => (None, App::new(identity.credentials.clone()), false),
         };
-        let mut known = self.lock();
-        let mut fresh = Known {
-            identity: Arc::clone(identity),
-            version,
-            app,
-            unsaved: Vec::new(),
-            is_changed,
-            ended: Vec::new(),
-            suspects: BTreeSet::new(),
-            last_probed: None,
-            alarmed: None,
+        let mut all = self.lock();
+        let Some(known) = all.get_mut(&identity.name) else {
+            let fresh = Known {
+                identity: Arc::clone(identity),
+                version,
+                app,
+                unsaved: Vec::new(),
+                is_changed,
+                ended: Vec::new(),
+                suspects: BTreeSet::new(),
+                last_probed: None,
+                alarmed: None,
+            };
+            all.insert(identity.name.clone(), fresh);
+            return Ok(());
         };
-        let mut unsaved = Vec::new();
-        if let Some(before) = known.remove(&identity.name) {
-            // What was put off here is put off, whatever another replica has saved meanwhile.
-            fresh.is_changed |= before.app.has_backlog && before.is_changed && !fresh.app.has_backlog;
-            fresh.app.has_backlog |= before.app.has_backlog && before.is_changed;
-            (fresh.ended, fresh.suspects, fresh.alarmed) = (before.ended, before.suspects, before.alarmed);
-            fresh.last_probed = before.last_probed;
-            unsaved = before.unsaved;
-        }
+        // What was put off here is put off, whatever another replica has saved meanwhile.
+        let is_put_off = known.app.has_backlog && known.is_changed;
+        known.is_changed = is_changed || (is_put_off && !app.has_backlog);
+        (known.identity, known.version, known.app) = (Arc::clone(identity), version, app);
+        known.app.has_backlog |= is_put_off;
+        let unsaved = std::mem::take(&mut known.unsaved);
         let last = unsaved.last().map(|(_, at)| *at);
         for (sighting, at) in unsaved {
-            fresh.learn(sighting, at);
+            known.learn(sighting, at);
         }
         if let Some(at) = last {
             // What was judged here of these sightings was judged of a state that another replica has replaced: were it
             // left at that, a brake would be off again while both have reason for it.
-            fresh.app.judge(at);
+            known.app.judge(at);
         }
-        known.insert(identity.name.clone(), fresh);
         Ok(())
     }
 
@@ -280,14 +280,10 @@ impl Apps {
         }
         self.save().await?;
         for name in names {
-            let Some((alarms, told)) =
-                self.lock().get(&name).map(|known| (known.app.alarms(&name, now), known.alarmed.clone()))
-            else {
-                continue;
+            let news = |known: &Known| {
+                Some(known.app.alarms(&name, now)).filter(|alarms| known.alarmed.as_ref() != Some(alarms))
             };
-            if told.as_ref() == Some(&alarms) {
-                continue;
-            }
+            let Some(alarms) = self.lock().get(&name).and_then(news) else { continue };
             for alarm in self.store.set_alarms(&name, &alarms).await? {
                 tracing::error!(alarm = alarm.kind, "{}", alarm.text);
             }
