@@ -43,6 +43,8 @@ impl State {
             }
         }
         self.outbox.forget_before(before);
-        self.runs.retain(|_, run| run.finished_at.is_none_or(|at| at >= before));
+        for (number, run) in self.runs.extract_if(.., |_, run| run.finished_at.is_some_and(|at| at < before)) {
+            self.finished.remove(&(run.started_at, number));
+        }
     }
 }

@@ -80,6 +80,8 @@ struct State {
     apps: BTreeMap<String, (i64, App)>,
     alarms: BTreeMap<(String, String), (Timestamp, String)>,
     runs: BTreeMap<i64, RunRow>,
+    /// Runs that are finished, by their beginning: each look of a service asks for the latest.
+    finished: BTreeSet<(Timestamp, i64)>,
     /// The last number that was given to a version, a run or a line: none is given twice.
     last_number: u64,
     findings: Vec<Finding>,

@@ -22,10 +22,11 @@ impl State {
         if let Some(run) = self.runs.get_mut(&number) {
             run.finished_at = Some(now);
             run.report = Some(report.to_owned());
+            self.finished.insert((run.started_at, number));
         }
     }
 
     pub(super) fn last_run(&self) -> Option<Timestamp> {
-        self.runs.values().filter(|run| run.finished_at.is_some()).map(|run| run.started_at).max()
+        self.finished.last().map(|(started_at, _)| *started_at)
     }
 }
