@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use perene_policy::planted::{self, Bug};
-use perene_policy::{Connection, Counting, Decision, Grant, State, reconcile};
+use perene_policy::{Connection, Context, Counting, Decision, Grant, State, reconcile};
 
 use super::report::Report;
 use super::{Engine, outbox};
@@ -50,7 +50,12 @@ impl Engine {
             let page = self.parts.store.remembered(after.take(), PAGE, now).await?;
             after = page.last().map(|last| (last.source, last.id.clone()));
             let is_last = page.len() < PAGE;
-            let commits: Vec<Commit> = page.iter().filter_map(|remembered| self.look_at(remembered, now)).collect();
+            let by_source = page.chunk_by(|one, next| one.source == next.source);
+            let commits = by_source.flat_map(|of_source| {
+                let context = self.context(of_source[0].source, now, Counting::Never, false, &[]);
+                of_source.iter().filter_map(move |remembered| self.look_at(remembered, context))
+            });
+            let commits: Vec<Commit> = commits.collect();
             if !commits.is_empty() {
                 self.commit_sweep(&commits, now, &mut swept).await?;
             }
@@ -60,19 +65,20 @@ impl Engine {
         }
     }
 
-    fn look_at(&self, remembered: &Remembered, now: Timestamp) -> Option<Commit> {
+    /// `context` is the source's, but for what is held: that depends on the app.
+    fn look_at(&self, remembered: &Remembered, context: Context<'_>) -> Option<Commit> {
         let Remembered { source, id, version, memory, row } = remembered;
         // An answer may still turn up in another replica's journal, or waits in our own for a table that takes it.
         if matches!(memory.state, State::Uncertain { .. })
-            && (self.ledger.is_settling(now) || row.as_ref().is_some_and(|row| self.has_answer_to(*source, row)))
+            && (self.ledger.is_settling(context.now) || row.as_ref().is_some_and(|row| self.has_answer_to(*source, row)))
         {
             return None;
         }
-        let is_held = row.as_ref().is_some_and(|row| self.is_held(row, *source, now));
-        let context = self.context(*source, now, Counting::Never, is_held, &[]);
+        let is_held = row.as_ref().is_some_and(|row| self.is_held(row, *source, context.now));
+        let context = Context { is_held, ..context };
         let decision = reconcile(memory, row.as_ref(), &context)?;
         let connection = row.clone().unwrap_or_else(|| gone(id));
-        let outbox = outbox::of(self, *source, &connection, &decision, now);
+        let outbox = outbox::of(self, *source, &connection, &decision, context.now);
         Some(Commit { source: *source, connection, guard: Guard::Memory(*version), decision, outbox })
     }
 
