@@ -261,6 +261,8 @@ impl<'a> Driver<'a> {
     /// Awaits nothing but the set, and the stop: a future that is not polled may hold the connection to the
     /// database for which another one waits.
     async fn drive_to_end(&mut self) -> Result<(), StoreError> {
+        let mut stop = self.stop.clone();
+        let mut asked = pin!(stop.wait());
         loop {
             if self.stop.is_set() || self.fatal.is_some() {
                 self.report.was_interrupted |= !self.is_exhausted || self.has_fresh();
@@ -275,8 +277,7 @@ impl<'a> Driver<'a> {
             let work = if self.stop.is_set() {
                 self.works.next().await
             } else {
-                let mut stop = self.stop.clone();
-                match select(self.works.next(), pin!(stop.wait())).await {
+                match select(self.works.next(), asked.as_mut()).await {
                     Either::Left((work, _)) => work,
                     Either::Right(_) => continue,
                 }
