@@ -72,7 +72,12 @@ impl Fingerprint {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     // By hand: each row that is claimed is named by a fingerprint, and the formatter takes ten times as long.
     let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        digits.push(digit(byte >> 4));
+        digits.push(digit(byte & 15));
+    }
+    digits
 }
 
 #[cfg(test)]
