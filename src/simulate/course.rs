@@ -193,22 +193,25 @@ impl Course {
 
     /// Lets one replica work until it waits; `false` if none can.
     fn step(&mut self) -> bool {
-        let ready: Vec<usize> = {
+        let number = {
             let world = lock(&self.world);
-            let ready = self.replicas.iter().filter(|replica| replica.can_go_on());
-            ready.map(|replica| replica.number).filter(|n| world.replicas[*n].paused_until.is_none()).collect()
-        };
-        let Some(number) = (match ready.len() {
-            0 => None,
-            1 => Some(ready[0]),
-            count => Some(ready[self.chance.below(count as u64) as usize]),
-        }) else {
-            return false;
+            let can_go_on =
+                |replica: &&Replica| replica.can_go_on() && world.replicas[replica.number].paused_until.is_none();
+            let ready = || self.replicas.iter().filter(can_go_on);
+            let place = match ready().count() {
+                0 => return false,
+                1 => 0,
+                count => self.chance.below(count as u64) as usize,
+            };
+            ready().nth(place).map_or(0, |replica| replica.number)
         };
         let ended = self.replicas[number].go_on();
         let now = self.clock.now();
-        lock(&self.world).saw_step(now);
-        let doomed = lock(&self.world).replicas[number].doomed.take();
+        let doomed = {
+            let mut world = lock(&self.world);
+            world.saw_step(now);
+            world.replicas[number].doomed.take()
+        };
         if let Some(step) = doomed {
             self.kill(number, step, now);
         } else if let Some(result) = ended {
