@@ -70,7 +70,8 @@ impl Engine {
         let Remembered { source, id, version, memory, row } = remembered;
         // An answer may still turn up in another replica's journal, or waits in our own for a table that takes it.
         if matches!(memory.state, State::Uncertain { .. })
-            && (self.ledger.is_settling(context.now) || row.as_ref().is_some_and(|row| self.has_answer_to(*source, row)))
+            && (self.ledger.is_settling(context.now)
+                || row.as_ref().is_some_and(|row| self.has_answer_to(*source, row)))
         {
             return None;
         }

@@ -16,6 +16,8 @@ const CHANNELS: [&str; 2] = ["email", "webhook"];
 #[derive(Debug)]
 pub(in super::super) struct Told {
     pub(super) number: usize,
+    pub(super) incident: String,
+    pub(super) step: String,
     pub(super) channel: String,
     pub(super) kind: String,
     pub(super) created_at: Timestamp,
@@ -56,6 +58,8 @@ impl World {
         let step = format!("{} {}", message.kind, days_of(&message.payload).unwrap_or_default());
         let told = Told {
             number,
+            incident: message.incident_id.clone(),
+            step: step.clone(),
             channel: message.channel.clone(),
             kind: message.kind.clone(),
             created_at: message.created_at,

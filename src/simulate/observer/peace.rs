@@ -111,7 +111,12 @@ impl World {
                     if told.is_settled && told.delivered.is_some_and(|at| at < self.observer.disturbed_at) {
                         continue;
                     }
-                    self.observer.told.remove(&id);
+                    // What the standby never got may be put there once more, also where it knows others of the incident.
+                    if let Some(told) = self.observer.told.remove(&id)
+                        && let Some(steps) = self.observer.by_incident.get_mut(&told.incident)
+                    {
+                        steps.remove(&(told.channel, told.step));
+                    }
                     self.observer.seen[number].mails.clear();
                 }
             }
