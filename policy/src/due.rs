@@ -39,6 +39,19 @@ pub fn settings_of(connection: &Connection, settings: Settings) -> Settings {
     }
 }
 
+/// The settings by which the customer of this connection is warned. Where nothing tells how long its token lives, but it
+/// was made to be refreshed and has hours left, it is taken for one that lives hours: else its first failed try would
+/// write to the customer.
+pub fn settings_for_warning(connection: &Connection, settings: Settings, now: Timestamp) -> Settings {
+    const SHORTEST: SignedDuration = SignedDuration::from_hours(1);
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+    let left = connection.expires_at.map(|at| at.duration_since(now)).filter(|left| *left < DAY);
+    match (connection.grant, connection.refreshed_at, left) {
+        (Grant::Oauth2, None, Some(left)) if connection.outlives_its_expiry() => settings.for_life(left.max(SHORTEST)),
+        _ => settings_of(connection, settings),
+    }
+}
+
 /// Whether `instant` lies before `now + span`; saturating, so that no date in a row can make it fail.
 pub fn within(instant: Timestamp, now: Timestamp, span: SignedDuration) -> bool {
     instant.duration_since(now) < span

@@ -40,19 +40,34 @@ pub async fn execute(cli: Cli) -> Exit {
         Command::Simulate(args) => simulate::simulate(&args, &cli.global).await,
         Command::Sandbox(args) => sandbox::sandbox(&args, &cli.global).await,
     };
-    result.unwrap_or_else(|failure| {
-        failure.tell();
-        failure.exit
-    })
+    match result {
+        Ok(Exit::Done) if out::is_lost() => Exit::CouldNotWork,
+        Ok(exit) => exit,
+        Err(failure) => {
+            failure.tell();
+            failure.exit
+        }
+    }
 }
 
 /// Loads the configuration and begins to log as it says.
 fn load(global: &Global) -> Result<Config, Failure> {
-    let cwd = std::env::current_dir()
-        .map_err(|error| Failure::could_not_work(format!("the working directory cannot be read: {error}")))?;
-    let config = Config::load(&global.overrides(), &config::environment(), &cwd)?;
+    let config = configuration(global)?;
     telemetry::init(&config.log);
     Ok(config)
+}
+
+/// Loads the configuration, and logs nothing unless the command line asks for it.
+fn load_quietly(global: &Global) -> Result<Config, Failure> {
+    let config = configuration(global)?;
+    log_without_configuration(global, config::Level::Off);
+    Ok(config)
+}
+
+fn configuration(global: &Global) -> Result<Config, Failure> {
+    let cwd = std::env::current_dir()
+        .map_err(|error| Failure::could_not_work(format!("the working directory cannot be read: {error}")))?;
+    Ok(Config::load(&global.overrides(), &config::environment(), &cwd)?)
 }
 
 /// Begins to log where no configuration is needed.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::args::{Format, Global, Simulate};
 use super::exit::Exit;
 use super::failure::Failure;
-use super::{assemble, load, out, simulate, table};
+use super::{assemble, load_quietly, out, simulate, table};
 use crate::config::{Config, META, Source};
 use crate::simulate::{Endurance, FaultList, Outcome, Rehearsal, calendar};
 use crate::store::{Claim, Cursor, Store, Which};
@@ -21,7 +21,8 @@ const PAGE: usize = 1000;
 const LISTED_MAX: usize = 40;
 
 pub(super) async fn rehearse(args: &Simulate, global: &Global, faults: &FaultList) -> Result<Exit, Failure> {
-    let config = load(global)?;
+    // What the simulated engine logs, with the present time on it, would look like the real one's.
+    let config = load_quietly(global)?;
     let clock = assemble::clock();
     let store = assemble::store(&config, &clock, false).await?;
     let read_at = store.now().await?;
@@ -133,23 +134,31 @@ impl Shown<'_> {
         at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
     }
 
+    /// The date of a day that is counted.
+    fn day(&self, number: usize) -> String {
+        let first = self.outcome.begun_at.to_zoned(self.zone.clone()).date();
+        first.saturating_add(jiff::Span::new().days(i64::try_from(number).unwrap_or(0))).to_string()
+    }
+
     fn text(&self) -> String {
         let Self { args, outcome, endurance, .. } = self;
         let sum = |of: fn(&crate::simulate::Day) -> u64| outcome.days.iter().map(of).sum::<u64>();
         let mut text = format!(
-            "{} connections, the next {} days, faults: {}. Nothing was called, nothing was written.\n\n",
+            "{} connections with a living token, the next {} days, faults: {}. Nothing was called, nothing was written. \
+             Times are of zone {}.\n\n",
             self.names.len(),
             args.days,
-            self.faults
+            self.faults,
+            self.zone.iana_name().unwrap_or("UTC")
         );
         if let Some(first) = endurance.first {
             text.push_str(&format!(
-                "If nobody refreshed them from today on, the first would die in {}.\n",
+                "An outage that began now would be survived for {}: then the first token dies.\n",
                 in_days(first)
             ));
             let dark: Vec<String> =
-                endurance.dark_after_days.iter().map(|(days, count)| format!("{count} in {days} d")).collect();
-            text.push_str(&format!("Dark by then: {}.\n", dark.join(", ")));
+                endurance.dark_after_days.iter().map(|(days, count)| format!("{days} d, {count}")).collect();
+            text.push_str(&format!("Dark in an outage that lasts: {}.\n", dark.join("; ")));
         }
         text.push_str(&format!(
             "\nWith Perene: {} runs, {} calls, {} refreshed, {} mails, {} dark.\n",
@@ -162,9 +171,11 @@ impl Shown<'_> {
         if let Some((at, calls)) = outcome.busiest {
             text.push_str(&format!("Busiest minute: {} with {calls} calls.\n", self.date(at)));
         }
+        text.push_str(&self.planned());
         text.push('\n');
         text.push_str(&self.weeks());
         text.push_str(&self.mails());
+        text.push_str(&self.dark());
         let struck: Vec<String> = outcome
             .faults
             .iter()
@@ -190,10 +201,9 @@ impl Shown<'_> {
         let mut weeks = table::plain();
         weeks.set_header(["week from", "runs", "calls", "refreshed", "mails", "dark"]);
         for (number, week) in self.outcome.days.chunks(7).enumerate() {
-            let from = self.outcome.begun_at + SignedDuration::from_hours(24 * 7 * i64::try_from(number).unwrap_or(0));
             let sum = |of: fn(&crate::simulate::Day) -> u64| week.iter().map(of).sum::<u64>().to_string();
             weeks.add_row([
-                from.to_zoned(self.zone.clone()).strftime("%Y-%m-%d").to_string(),
+                self.day(7 * number),
                 sum(|day| day.runs),
                 sum(|day| day.calls),
                 sum(|day| day.refreshed),
@@ -202,6 +212,35 @@ impl Shown<'_> {
             ]);
         }
         lines(&weeks)
+    }
+
+    /// What each planned fault met: how many connections had to be refreshed in that time at the latest.
+    fn planned(&self) -> String {
+        let mut text = String::new();
+        for (name, day, lasts) in self.faults.planned() {
+            let from = self.outcome.begun_at + SignedDuration::from_hours(24 * i64::from(day));
+            let to = from + lasts;
+            let dark = self.outcome.went_dark.iter().filter(|(at, _)| *at >= from && *at <= to).count();
+            let mails = self.outcome.mailed.iter().filter(|(at, ..)| *at >= from && *at <= to).count();
+            text.push_str(&format!(
+                "{name} from {} to {}: {mails} mails and {dark} dark meanwhile.\n",
+                self.date(from),
+                self.date(to)
+            ));
+        }
+        text
+    }
+
+    fn dark(&self) -> String {
+        if self.outcome.went_dark.is_empty() {
+            return String::new();
+        }
+        let mut list = table::plain();
+        list.set_header(["when", "connection"]);
+        for (at, number) in self.outcome.went_dark.iter().take(LISTED_MAX) {
+            list.add_row([self.date(*at), self.name(*number).to_owned()]);
+        }
+        format!("\nWho would go dark:\n{}{}", lines(&list), and_more(self.outcome.went_dark.len()))
     }
 
     fn mails(&self) -> String {
@@ -213,9 +252,7 @@ impl Shown<'_> {
         for (at, number, kind) in self.outcome.mailed.iter().take(LISTED_MAX) {
             list.add_row([self.date(*at), self.name(*number).to_owned(), kind.clone()]);
         }
-        let more = self.outcome.mailed.len().saturating_sub(LISTED_MAX);
-        let more = if more > 0 { format!("and {more} more\n") } else { String::new() };
-        format!("\nWho would be mailed:\n{}{more}", lines(&list))
+        format!("\nWho would be mailed:\n{}{}", lines(&list), and_more(self.outcome.mailed.len()))
     }
 
     fn json(&self) -> Value {
@@ -234,8 +271,11 @@ impl Shown<'_> {
             "first_dies_after_hours": endurance.first.map(|first| first.as_hours()),
             "dark_after_days": endurance.dark_after_days.iter().map(|(days, count)| json!({"days": days, "dark": count})).collect::<Vec<Value>>(),
             "busiest_minute": outcome.busiest.map(|(at, calls)| json!({"at": at.to_string(), "calls": calls})),
-            "by_day": outcome.days.iter().map(|day| json!({
-                "runs": day.runs, "calls": day.calls, "refreshed": day.refreshed, "mails": day.mails, "dark": day.dark
+            "went_dark": outcome.went_dark.iter().map(|(at, number)| json!({
+                "at": at.to_string(), "id": self.name(*number)
+            })).collect::<Vec<Value>>(),
+            "by_day": outcome.days.iter().enumerate().map(|(number, day)| json!({
+                "date": self.day(number), "runs": day.runs, "calls": day.calls, "refreshed": day.refreshed, "mails": day.mails, "dark": day.dark
             })).collect::<Vec<Value>>(),
             "mailed": outcome.mailed.iter().map(|(at, number, kind)| json!({
                 "at": at.to_string(), "id": self.name(*number), "kind": kind
@@ -246,6 +286,13 @@ impl Shown<'_> {
                 "text": broken.text
             })).collect::<Vec<Value>>(),
         })
+    }
+}
+
+fn and_more(count: usize) -> String {
+    match count.saturating_sub(LISTED_MAX) {
+        0 => String::new(),
+        more => format!("and {more} more: `--format json` has them all\n"),
     }
 }
 

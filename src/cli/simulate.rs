@@ -19,6 +19,10 @@ pub(super) async fn simulate(args: &Simulate, global: &Global) -> Result<Exit, F
         return Ok(Exit::Done);
     }
     let faults = FaultList::parse(&args.faults).map_err(|error| Failure::wrong_use(format!("`--faults`: {error}")))?;
+    if let Some(late) = faults.beyond(args.days) {
+        let text = format!("`--faults`: {late} begins when all is over: there are {} days, counted from 0", args.days);
+        return Err(Failure::wrong_use(text));
+    }
     if args.from_database {
         return rehearse::rehearse(args, global, &faults).await;
     }

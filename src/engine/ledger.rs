@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use perene_policy::backoff::later;
 use perene_policy::planted::{self, Bug};
 use perene_policy::replay::is_answered;
 use perene_policy::{Connection, KeptAnswer};
@@ -197,7 +198,7 @@ impl Ledger {
     /// The database has refused it: it is tried again, and ever more rarely, for each try writes a line of history.
     pub(super) fn put_off(&self, id: EntryId, now: Timestamp) {
         if let Some(known) = self.lock().known.get_mut(&id) {
-            known.put_off_until = Some(perene_policy::backoff::later(now, refusals::pause(known.refused)));
+            known.put_off_until = Some(later(now, refusals::pause(known.refused)));
             known.refused = known.refused.saturating_add(1);
         }
     }
@@ -227,10 +228,12 @@ impl Ledger {
     /// Takes note of the server that answers now; returns whether its process is another one than before. Then all that
     /// was settled is to be looked at again. If it has taken another one's place, strict providers are left alone for
     /// [`SETTLING`], also by a process that was started meanwhile.
-    pub(super) fn meet(&self, incarnation: Incarnation) -> bool {
+    pub(super) fn meet(&self, incarnation: Incarnation, now: Timestamp) -> bool {
         let mut inner = self.lock();
         let Incarnation { process, since } = incarnation;
-        inner.settling_until = since.map(|since| perene_policy::backoff::later(since, SETTLING));
+        // A clock that was ahead when it was put on record must not hold anybody up.
+        inner.settling_until =
+            since.map(|since| later(since, SETTLING)).filter(|until| *until <= later(now, SETTLING * 2));
         let before = inner.process.replace(process);
         if before.is_none() || before == inner.process {
             return false;

@@ -84,7 +84,7 @@ impl Engine {
             return Ok(false);
         }
         let incarnation = self.parts.store.incarnation().await?;
-        let is_another = self.ledger.meet(incarnation);
+        let is_another = self.ledger.meet(incarnation, self.parts.clock.now());
         if is_another {
             tracing::warn!(
                 "the database was restarted, or another server has taken its place: comparing it with the journal"

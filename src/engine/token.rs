@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::{Connection, Secret, due};
+use perene_policy::{Connection, Secret, State, due};
 
 use super::driver::{Order, holds_the_same};
 use super::report::Report;
@@ -37,6 +37,17 @@ pub enum NoToken {
     /// The row holds no token.
     #[error("connection `{0}` holds no token: its customer has to connect first")]
     Empty(String),
+    /// The provider has refused it.
+    #[error(
+        "the provider has refused the token of connection `{id}` ({reason}): its customer has to connect anew \
+         (`perene status --id {id}`)"
+    )]
+    Refused {
+        /// The connection.
+        id: String,
+        /// Why, as a fixed word.
+        reason: String,
+    },
     /// The token has expired and could not be refreshed.
     #[error("the token of connection `{id}` has expired, and could not be refreshed: {why}")]
     Expired {
@@ -117,9 +128,23 @@ impl Engine {
         Ok(report)
     }
 
+    /// The row, if its token can serve: what the provider has refused cannot, unless it was the refresh token beside it,
+    /// and what has expired without one is never sent.
     async fn row(&self, source: usize, id: &str) -> Result<Connection, NoToken> {
         let row = self.parts.store.find(source, id).await?.ok_or_else(|| NoToken::Gone(id.to_owned()))?;
-        if row.token.expose().is_empty() { Err(NoToken::Empty(id.to_owned())) } else { Ok(row) }
+        if row.token.expose().is_empty() {
+            return Err(NoToken::Empty(id.to_owned()));
+        }
+        let id = id.to_owned();
+        if let Some(State::NeedsReconnect { reason }) = row.memory_of_this_generation().map(|memory| &memory.state)
+            && !row.outlives_its_expiry()
+        {
+            return Err(NoToken::Refused { id, reason: reason.clone() });
+        }
+        if row.expires_at.is_some_and(|at| at <= self.parts.clock.now()) && !row.outlives_its_expiry() {
+            return Err(NoToken::Expired { id, why: "no token is sent that has expired".to_owned() });
+        }
+        Ok(row)
     }
 
     fn hand_out(&self, row: Connection, min_life: SignedDuration) -> Handed {
@@ -131,7 +156,6 @@ impl Engine {
 
 /// Whether a row's token is known to live so long. One without a date is refreshed once, which tells its date.
 fn lives(row: &Connection, now: Timestamp, min_life: SignedDuration) -> bool {
-    let never_expires =
-        row.memory_of_this_generation().is_some_and(|memory| memory.state == perene_policy::State::NeverExpires);
+    let never_expires = row.memory_of_this_generation().is_some_and(|memory| memory.state == State::NeverExpires);
     row.expires_at.map_or(never_expires, |at| !due::within(at, now, min_life) && at > now)
 }

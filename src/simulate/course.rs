@@ -89,11 +89,9 @@ impl Course {
         let day = SignedDuration::from_hours(24);
         let end = begin + day * i32::try_from(days).unwrap_or(i32::MAX);
         // The last part is peace: a third of a short simulation, ten days of a long one.
-        let peace_at = if faults.wanted.is_empty() {
-            end
-        } else {
-            end - (day * i32::try_from(days).unwrap_or(0) / 3).min(day * 10)
-        };
+        // A rehearsal that names the days of its faults has them as long as they last.
+        let is_planned = !customers_return && faults.wanted.iter().all(|wanted| wanted.on_day.is_some());
+        let peace_at = if is_planned { end } else { end - (day * i32::try_from(days).unwrap_or(0) / 3).min(day * 10) };
         let chance = Chance::new(seed).part(3);
         let mut course = Self {
             world: Arc::new(Mutex::new(world)),
@@ -109,8 +107,18 @@ impl Course {
         course
     }
 
+    /// These customers know of their trouble before it begins.
+    pub(super) fn are_told_already(&mut self, told: &[bool]) {
+        let mut world = lock(&self.world);
+        for (seen, told) in world.observer.seen.iter_mut().zip(told) {
+            seen.is_told_already = *told;
+        }
+    }
+
     fn prepare(&mut self, faults: &FaultList, begin: Timestamp) {
-        let count = if faults.wanted.is_empty() { 1 } else { REPLICAS };
+        let is_one = !lock(&self.world).customers_return
+            && faults.wanted.iter().all(|wanted| wanted.kind.fault().area != Area::Process);
+        let count = if faults.wanted.is_empty() || is_one { 1 } else { REPLICAS };
         // The places of those that serve for a while only are there from the start.
         for number in 0..count + 2 {
             self.replicas.push(Replica::new(number));
@@ -591,12 +599,15 @@ impl World {
     /// The rows are what the standby has: some went back, through nobody's fault.
     fn saw_fail_over(&mut self, now: Timestamp) {
         let _ = self.store.take_changes();
+        self.observer.failed_over_at = Some(now);
         for number in 0..self.accounts.len() {
             let was_of_app = self.observer.seen[number].is_of_app;
             let before = self.observer.seen[number].generation;
             self.look_at_row(number, now);
             self.observer.seen[number].is_of_app = was_of_app;
             self.observer.seen[number].version_of_run = u64::MAX;
+            // What was called since then may be forgotten, and is called again.
+            self.observer.seen[number].calls.clear();
             self.expect_back(number, before, now);
         }
         self.recall_messages();

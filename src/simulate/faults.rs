@@ -199,6 +199,22 @@ impl FaultList {
     }
 }
 
+impl FaultList {
+    /// The first that would begin when all is over.
+    pub fn beyond(&self, days: u32) -> Option<String> {
+        let late = self.wanted.iter().find(|wanted| wanted.on_day.is_some_and(|day| day >= days))?;
+        Some(format!("`{}@day{}`", late.kind.fault().name, late.on_day.unwrap_or_default()))
+    }
+
+    /// Those whose day was named: what, on which day it begins, and how long it lasts.
+    pub fn planned(&self) -> Vec<(&'static str, u32, SignedDuration)> {
+        let days = self.wanted.iter().filter_map(|wanted| Some((wanted, wanted.on_day?)));
+        days.filter(|(wanted, _)| wanted.kind.fault().minutes > 0)
+            .map(|(wanted, day)| (wanted.kind.fault().name, day, wanted.lasts))
+            .collect()
+    }
+}
+
 impl fmt::Display for FaultList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

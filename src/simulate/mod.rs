@@ -81,6 +81,8 @@ pub struct Outcome {
     pub busiest: Option<(Timestamp, u64)>,
     /// Who was mailed, when, and of what.
     pub mailed: Vec<(Timestamp, usize, String)>,
+    /// Who went dark, and when.
+    pub went_dark: Vec<(Timestamp, usize)>,
     /// When it began.
     pub begun_at: Timestamp,
     /// The last lines about one connection, where that was asked for.
@@ -141,6 +143,7 @@ fn outcome(course: &Course) -> Outcome {
         days: observer.days.clone(),
         busiest: busiest.map(|at| (at, observer.busiest.1)),
         mailed: observer.mailed.clone(),
+        went_dark: observer.went_dark.clone(),
         begun_at: observer.begun_at,
         story: world.trace.story.iter().cloned().collect(),
         looks: observer.looks,

@@ -98,10 +98,9 @@ impl Rehearsal {
             customers_return: false,
         };
         let mut course = Course::new(plan);
+        course.are_told_already(&told);
         course.run(progress, false);
-        let mut outcome = outcome(&course);
-        outcome.mailed.retain(|(_, number, _)| !told.get(*number).copied().unwrap_or(false));
-        outcome
+        outcome(&course)
     }
 
     fn link(&self, number: usize, source: usize, row: &Connection, chance: &mut Chance) -> Linked {

@@ -29,6 +29,8 @@ pub(super) struct Generation {
     pub(super) is_of_login: bool,
     /// How often it was sent for a refresh, as far as the provider saw it.
     pub(super) sent: u32,
+    /// The provider has refused it when it was sent last.
+    pub(super) was_refused: bool,
     /// Its answer has come whole to a replica.
     pub(super) was_received: bool,
     /// Which generation was sent for it, once it has come.
@@ -37,7 +39,15 @@ pub(super) struct Generation {
 
 impl Generation {
     pub(super) fn of_login(issued_at: Timestamp, expires_at: Timestamp) -> Self {
-        Self { expires_at, issued_at, is_of_login: true, sent: 0, was_received: true, came_for: None }
+        Self {
+            expires_at,
+            issued_at,
+            is_of_login: true,
+            sent: 0,
+            was_refused: false,
+            was_received: true,
+            came_for: None,
+        }
     }
 }
 
@@ -104,6 +114,7 @@ impl Account {
             issued_at: now,
             is_of_login,
             sent: 0,
+            was_refused: false,
             was_received: is_of_login,
             came_for: None,
         });

@@ -216,8 +216,8 @@ pub enum Which<'a> {
     /// the future. By key.
     Undated,
     /// Remembered with a retry time that has come, and `now < token_expires_at < now + ahead`, or NULL; in the
-    /// states `healthy`, `not_extended` and `needs_reconnect` however far ahead (they come up for the end of data
-    /// access, or to see whether they have revived).
+    /// states `healthy`, `not_extended`, `needs_reconnect` and `failing` however far ahead (they come up for the end of
+    /// data access, to see whether they have revived, or because an incident is open).
     /// Soonest expiry first, NULL last.
     Retry {
         /// How long ahead.

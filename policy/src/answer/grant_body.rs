@@ -74,7 +74,14 @@ fn from_flat(flat: &Flat<'_>) -> Found {
         Expires::Unknown => flat.expires.map_or(Expires::Unknown, expires_of_json),
         known => known,
     };
-    let refresh_token = flat.refresh_token.and_then(text_or_number).filter(|token| plausible(token).is_ok());
+    let refresh_token = match flat.refresh_token.filter(|raw| !is_nothing(raw)) {
+        None => None,
+        // One was issued, and cannot be kept: the pair is lost, and the old one is as spent as if none had come.
+        Some(raw) => match text_or_number(raw).filter(|token| plausible(token).is_ok()) {
+            None => return Found::Implausible,
+            known => known,
+        },
+    };
     Found::Token(Granted { token: Secret::new(token), refresh_token: refresh_token.map(Secret::new), expires })
 }
 
@@ -93,6 +100,11 @@ fn from_data(data: &str) -> Found {
 
 fn text_of(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
+}
+
+/// Whether this stands for no value at all.
+fn is_nothing(raw: &RawValue) -> bool {
+    raw.get() == "null" || text_of(raw).is_some_and(|text| text.trim().is_empty())
 }
 
 /// A new refresh token that is not stored is a connection lost: one that is made of digits alone is one too.
@@ -243,5 +255,9 @@ mod tests {
         assert_eq!(read_refresh(r#"{"access_token":"t1","refresh_token":17841400}"#).as_deref(), Some("17841400"));
         assert_eq!(read_refresh(r#"{"access_token":"t1","refresh_token":""}"#), None);
         assert_eq!(read_refresh(r#"{"access_token":"t1","refresh_token":null}"#), None);
+        for value in ["\"a b\"", "[\"r1\"]", "{}", "true", "\"a\\u0000b\""] {
+            let body = format!(r#"{{"access_token":"t1","refresh_token":{value}}}"#);
+            assert!(matches!(read(&body), Found::Implausible), "{value}");
+        }
     }
 }

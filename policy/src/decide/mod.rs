@@ -567,7 +567,8 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
             Incident::open(connection, outcome, now)
         }
     };
-    let is_due = warning::is_due(&incident, outcome, attempts, connection.expires_at, now, &context.settings);
+    let settings = due::settings_for_warning(connection, context.settings, now);
+    let is_due = warning::is_due(&incident, outcome, attempts, connection.expires_at, now, &settings);
     memory.incident = Some(incident);
     if is_due && !context.is_held {
         let kind = if outcome == Outcome::NeedsReconnect { NoticeKind::NeedsReconnect } else { NoticeKind::Failing };
@@ -688,7 +689,14 @@ pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_
     } else if let Some(incident) = &memory.incident
         && !context.is_held
         && outcome != Outcome::Misconfigured
-        && warning::is_due(incident, outcome, row.attempts, row.expires_at, now, &settings)
+        && warning::is_due(
+            incident,
+            outcome,
+            row.attempts,
+            row.expires_at,
+            now,
+            &due::settings_for_warning(row, settings, now),
+        )
     {
         let kind = if outcome == Outcome::NeedsReconnect { NoticeKind::NeedsReconnect } else { NoticeKind::Failing };
         warn(&mut decision, &mut memory, kind, outcome, now);

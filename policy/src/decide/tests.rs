@@ -505,3 +505,21 @@ fn another_refresh_token_under_the_same_access_token_ends_what_was_wrong() {
     let replaced = reconcile(row.memory.as_ref().expect("remembered"), Some(&row), &context).expect("it is seen");
     assert!(replaced.recovers && replaced.flag == Some(false));
 }
+
+#[test]
+fn a_token_of_hours_whose_life_is_not_known_does_not_warn_with_its_first_failure() {
+    let settings = settings();
+    let context = context(&settings);
+    let left = |minutes: i64, refresh_token: Option<&str>| Connection {
+        refresh_token: refresh_token.map(Secret::new),
+        grant: Grant::Oauth2,
+        expires_at: Some(now() + SignedDuration::from_mins(minutes)),
+        refreshed_at: None,
+        ..row(0)
+    };
+    let warns = |row: &Connection| decide(row, &concluded(Outcome::Transient), &context).warns;
+    assert!(!warns(&left(14, Some("r-0"))));
+    assert!(!warns(&left(23 * 60, Some("r-0"))));
+    assert!(warns(&left(5, Some("r-0"))), "little is left of an hour too");
+    assert!(warns(&left(14, None)), "without a refresh token it ends with its expiry");
+}

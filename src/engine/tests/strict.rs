@@ -364,7 +364,7 @@ fn after_a_server_has_taken_over_others_are_given_time_to_bring_what_they_know()
 #[test]
 fn what_is_in_doubt_is_told_to_nobody_before_others_have_brought_what_they_know() {
     let world = strict();
-    world.insert_pair(1, minutes(10));
+    world.insert_pair(1, minutes(6));
     die_in_calls(&world);
     world.clock.advance(seconds(60));
     let engine = world.engine();
@@ -373,7 +373,7 @@ fn what_is_in_doubt_is_told_to_nobody_before_others_have_brought_what_they_know(
 
     let world = strict();
     world.serve(&world.engine(), seconds(10));
-    world.insert_pair(1, minutes(10));
+    world.insert_pair(1, minutes(6));
     die_in_calls(&world);
     world.clock.advance(seconds(60));
     world.store.be_taken_over();

@@ -165,11 +165,15 @@ impl World {
         let Some(generation) = self.accounts[number].generations.get_mut(asked.generation) else { return };
         generation.sent += 1;
         let sent = generation.sent;
+        let was_refused = std::mem::replace(&mut generation.was_refused, reply.meaning == Meaning::Refused);
         let is_declared = self.observer.seen[number]
             .memory
             .as_ref()
             .is_some_and(|memory| matches!(memory.state, State::Uncertain { is_last: true, .. }));
-        if sent > 2 || (sent == 2 && !is_declared) {
+        // A refusal that the standby has not got is in no journal either. Whoever was refused has nothing more to lose.
+        let is_forgotten =
+            was_refused && self.observer.failed_over_at.is_some_and(|at| now.duration_since(at) < hours(1));
+        if !is_forgotten && (sent > 2 || (sent == 2 && !is_declared)) {
             let text = format!("generation {} was sent {sent} times", asked.generation);
             self.broke("generation_sent_twice", Some(number), now, text);
         }

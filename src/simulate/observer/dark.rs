@@ -25,6 +25,7 @@ impl World {
         seen.is_dark = true;
         self.observer.dark += 1;
         self.observer.day(now).dark += 1;
+        self.observer.went_dark.push((now, number));
         self.trace.tell(now, Some(number), || "the connection is dark".to_owned());
         let was_helped = self.check_could_be_helped(number, at, now);
         self.check_was_warned(number, at, was_helped, now);

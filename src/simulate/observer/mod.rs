@@ -21,8 +21,9 @@ mod runs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::Memory;
+use perene_policy::{Grant, Memory};
 
 use super::fleet::Fleet;
 use super::truth;
@@ -79,6 +80,8 @@ pub(super) struct Seen {
     pub(super) warned_at: Option<Timestamp>,
     /// What the customer's inbox got since then.
     pub(super) mails: Vec<(String, Option<u8>)>,
+    /// The customer had been told before it began: nobody is told so again.
+    pub(super) is_told_already: bool,
     /// The row's date passed, and it was looked at.
     pub(super) is_dark: bool,
     pub(super) instants: Vec<Timestamp>,
@@ -101,6 +104,9 @@ pub struct Day {
 
 pub(super) struct Observer {
     pub(super) begun_at: Timestamp,
+    /// Whose days are counted.
+    zone: TimeZone,
+    today: (Timestamp, Timestamp, usize),
     pub(super) seen: Vec<Seen>,
     pub(super) violations: Vec<Violation>,
     pub(super) counts: BTreeMap<&'static str, u64>,
@@ -117,6 +123,8 @@ pub(super) struct Observer {
     pub(super) last_offset: Option<i32>,
     /// When something happened that may make a message come twice: a process died, a statement was lost.
     pub(super) disturbed_at: Timestamp,
+    /// When a standby took over that lacked the latest commits.
+    pub(super) failed_over_at: Option<Timestamp>,
     pub(super) days: Vec<Day>,
     pub(super) minute: (i64, u64),
     pub(super) busiest: (i64, u64),
@@ -124,6 +132,8 @@ pub(super) struct Observer {
     pub(super) dark_though_refreshable: u64,
     pub(super) dark_without_warning: u64,
     pub(super) mailed: Vec<(Timestamp, usize, String)>,
+    /// Who went dark, and when.
+    pub(super) went_dark: Vec<(Timestamp, usize)>,
     pub(super) looks: u64,
     pub(super) failed_in_storm: Vec<BTreeSet<usize>>,
     pub(super) storm_since: Vec<Option<Timestamp>>,
@@ -134,6 +144,8 @@ impl Observer {
     pub(super) fn new(fleet: &Fleet, now: Timestamp) -> Self {
         Self {
             begun_at: now,
+            zone: fleet.zone.clone(),
+            today: (now, now, 0),
             seen: Vec::new(),
             violations: Vec::new(),
             counts: BTreeMap::new(),
@@ -148,6 +160,7 @@ impl Observer {
             last_run_at: None,
             last_offset: None,
             disturbed_at: now,
+            failed_over_at: None,
             days: Vec::new(),
             minute: (0, 0),
             busiest: (0, 0),
@@ -155,6 +168,7 @@ impl Observer {
             dark_though_refreshable: 0,
             dark_without_warning: 0,
             mailed: Vec::new(),
+            went_dark: Vec::new(),
             looks: 0,
             failed_in_storm: vec![BTreeSet::new(); fleet.app_count],
             storm_since: vec![None; fleet.app_count],
@@ -162,13 +176,25 @@ impl Observer {
         }
     }
 
+    /// The day of the calendar, where the runs are made: from when to when it lasts, and which one it is.
+    fn date_of(&self, now: Timestamp) -> (Timestamp, Timestamp, usize) {
+        let date = now.to_zoned(self.zone.clone()).date();
+        let begins =
+            |date: jiff::civil::Date| date.to_zoned(self.zone.clone()).map_or(now, |midnight| midnight.timestamp());
+        let first = self.begun_at.to_zoned(self.zone.clone()).date();
+        let number = first.until(date).map_or(0, |span| span.get_days());
+        (begins(date), begins(date.saturating_add(jiff::Span::new().days(1))), usize::try_from(number).unwrap_or(0))
+    }
+
     pub(super) fn meet(&mut self) {
         self.seen.push(Seen::default());
     }
 
     pub(super) fn day(&mut self, now: Timestamp) -> &mut Day {
-        let number = now.duration_since(self.begun_at).as_hours().max(0) / 24;
-        let number = usize::try_from(number).unwrap_or(0);
+        if !(self.today.0..self.today.1).contains(&now) {
+            self.today = self.date_of(now);
+        }
+        let number = self.today.2;
         if self.days.len() <= number {
             self.days.resize(number + 1, Day::default());
         }
@@ -237,11 +263,19 @@ impl World {
             let steps = ends.flat_map(|end| [end - days(14), end - days(7), end - days(3)]);
             let warn = expires_at.map(|at| at - settings.warn_before);
             let young = memory.fresh_since.map(|since| since + days(1));
-            let instants = memory.next_try_at.into_iter().chain(expires_at).chain(steps).chain(warn).chain(young);
-            seen.instants = instants.filter(|at| *at > now).collect();
-            for at in &seen.instants {
-                self.agenda.add(*at, number);
-            }
+            // At the very instant less than so much is not left yet.
+            let told = steps.chain(warn).chain(expires_at).map(|at| at + SignedDuration::from_secs(1));
+            seen.instants = memory.next_try_at.into_iter().chain(young).chain(told).collect();
+        }
+        if let Some((refreshed_at, at)) = seen.refreshed_at.zip(expires_at)
+            && self.accounts[number].grant == Grant::Oauth2
+        {
+            // Tokens that live for hours do not wait for the night.
+            seen.instants.push(at - settings.for_life(at.duration_since(refreshed_at)).window);
+        }
+        seen.instants.retain(|at| *at > now);
+        for at in &seen.instants {
+            self.agenda.add(*at, number);
         }
         if is_new_date && let Some(at) = expires_at.filter(|at| *at > now && is_there) {
             self.at(at, Event::Expiry(number, at));

@@ -159,8 +159,10 @@ impl World {
             self.broke("mailed_twice_of_one_trouble", Some(number), now, format!("`{}`", kind.as_str()));
         }
         self.observer.seen[number].mails.push(mail);
-        self.observer.day(now).mails += 1;
-        self.observer.mailed.push((now, number, kind.as_str().to_owned()));
+        if !self.observer.seen[number].is_told_already {
+            self.observer.day(now).mails += 1;
+            self.observer.mailed.push((now, number, kind.as_str().to_owned()));
+        }
         self.customer_hears(number, now);
     }
 

@@ -160,8 +160,11 @@ impl World {
         if is_back && before.generation == Some(generation) {
             self.broke("expiry_went_back", Some(number), now, format!("from {:?} to {stored}", before.expires_at));
         }
-        if before.expires_at.is_some_and(|old| stored.duration_since(old) > hours(2)) {
+        let seen = &self.observer.seen[number];
+        if seen.refreshed_at != before.refreshed_at && !seen.is_of_app {
             self.observer.day(now).refreshed += 1;
+        }
+        if before.expires_at.is_some_and(|old| stored.duration_since(old) > hours(2)) {
             let seen = &mut self.observer.seen[number];
             seen.warned_at = None;
             seen.mails.clear();

@@ -132,8 +132,9 @@ impl Wanted {
                 (format!("{expiry} IS NULL AND c.state IS DISTINCT FROM 'never_expires' AND {is_waiting_over}"), None)
             }
             Which::Retry { ahead } => {
-                let is_far =
-                    format!("({expiry} > {since} AND c.state IN ('healthy', 'not_extended', 'needs_reconnect'))");
+                let is_far = format!(
+                    "({expiry} > {since} AND c.state IN ('healthy', 'not_extended', 'needs_reconnect', 'failing'))"
+                );
                 let is_wanted = format!("({expiry} IS NULL OR ({is_ahead}) OR {is_far})");
                 (format!("c.next_try_at <= $2::timestamptz AND {is_wanted}"), Some(ahead))
             }

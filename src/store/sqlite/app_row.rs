@@ -1,7 +1,7 @@
 //! The compare-and-swap on the app's row: one statement that changes it only where it still holds the
 //! token that was read.
 
-use perene_policy::{Attempts, Connection, ErrorText, RowWrite};
+use perene_policy::{Attempts, Connection, ErrorText, RowWrite, Secret};
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::row::{is_compared_in_sql, text_of, token_of};
@@ -60,7 +60,10 @@ async fn holds_token(
     let bytes: i64 = row.try_get(1)?;
     let is_same = usize::try_from(bytes) == Ok(connection.token_bytes) && text_of(row.try_get(0)?) == connection.token;
     let refresh_held = row.try_get::<Option<Vec<u8>>, _>(2)?.map(|bytes| text_of(Some(bytes)));
-    Ok(Some(is_same && (refresh.is_none() || refresh_held == connection.refresh_token)))
+    // An empty one is none, as it was when the row was read.
+    let given = |token: Option<&Secret>| token.filter(|token| !token.expose().is_empty()).cloned();
+    let is_same_refresh = given(refresh_held.as_ref()) == given(connection.refresh_token.as_ref());
+    Ok(Some(is_same && (refresh.is_none() || is_same_refresh)))
 }
 
 fn writes_anything(mapped: &Mapped, write: &RowWrite) -> bool {

@@ -185,7 +185,7 @@ pub(super) fn push_conditions(statement: &mut Statement, mapped: &Mapped, shapes
             statement.push(" AND c.next_try_at <= ").push_bind(micros(now));
             statement.push(format!(" AND ({expires} IS NULL OR ({millis} > ")).push_bind(since_ms);
             statement.push(format!(" AND ({millis} < ")).push_bind(end_ms(end));
-            statement.push(" OR c.state IN ('healthy', 'not_extended', 'needs_reconnect'))))");
+            statement.push(" OR c.state IN ('healthy', 'not_extended', 'needs_reconnect', 'failing'))))");
         }
         Which::Live => {
             statement.push(format!(" AND ({expires} IS NULL OR {millis} > ")).push_bind(now_ms).push(")");
