@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::JournalError;
 
-/// The log as bytes that can be lost until [`Disk::sync`] or [`Disk::replace`] has returned.
+/// The log as bytes that can be lost until [`Disk::sync`] or [`Disk::take_next`] has returned.
 pub(super) trait Disk: Send {
     /// Where the log is, for messages.
     fn log(&self) -> &Path;
@@ -21,8 +21,31 @@ pub(super) trait Disk: Send {
     /// Returns when all that was written is on the medium.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Puts another log in the place of this one: after a power cut there is the one or the other.
-    fn replace(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Begins the next log, empty, beside this one.
+    fn begin_next(&mut self) -> io::Result<()>;
+
+    /// Writes into the next log, which grows if need be.
+    fn write_next(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when all of the next log is on the medium.
+    fn sync_next(&mut self) -> io::Result<()>;
+
+    /// Puts the next log, which must be on the medium, in the place of this one: after a power cut there is the
+    /// one or the other.
+    fn take_next(&mut self) -> io::Result<()>;
+
+    /// Gives up the next log, if there is one, and the bytes that it takes.
+    fn drop_next(&mut self);
+
+    /// Puts another log in the place of this one, all at once.
+    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let replaced = self
+            .begin_next()
+            .and_then(|()| self.write_next(0, bytes))
+            .and_then(|()| self.sync_next())
+            .and_then(|()| self.take_next());
+        replaced.inspect_err(|_| self.drop_next())
+    }
 
     /// Keeps bytes in a file of their own, which is new.
     fn keep_aside(&mut self, bytes: &[u8]) -> io::Result<PathBuf>;
@@ -34,6 +57,7 @@ pub(super) struct Folder {
     folder: PathBuf,
     log: PathBuf,
     file: Option<File>,
+    next: Option<File>,
     /// Held as long as this lives; the system lets go of it when the process ends, however it ends.
     _lock: File,
 }
@@ -51,7 +75,7 @@ impl Folder {
             Err(TryLockError::WouldBlock) => return Err(JournalError::Locked { folder: folder.to_owned() }),
             Err(TryLockError::Error(error)) => return Err(JournalError::unreadable(&path, &error)),
         }
-        Ok(Self { folder: folder.to_owned(), log: folder.join("journal.log"), file: None, _lock: lock })
+        Ok(Self { folder: folder.to_owned(), log: folder.join("journal.log"), file: None, next: None, _lock: lock })
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -59,18 +83,25 @@ impl Folder {
     }
 
     /// Writes a whole file: there is the old one or the new one, never a part.
-    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> io::Result<File> {
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let new = self.path(&format!("{name}.new"));
         let put = || {
             let mut file = options().create(true).truncate(true).open(&new)?;
             file.write_all(bytes)?;
             file.sync_all()?;
-            std::fs::rename(&new, self.path(name))?;
-            // The name is on disk only when the folder is.
-            File::open(&self.folder)?.sync_all()?;
-            Ok(file)
+            self.rename(&new, &self.path(name))
         };
         put().inspect_err(|_| drop(std::fs::remove_file(&new)))
+    }
+
+    fn rename(&self, old: &Path, new: &Path) -> io::Result<()> {
+        std::fs::rename(old, new)?;
+        // The name is on disk only when the folder is.
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn next_log(&self) -> PathBuf {
+        self.path("journal.log.new")
     }
 }
 
@@ -105,9 +136,30 @@ impl Disk for Folder {
         self.file.as_ref().ok_or(ErrorKind::NotFound)?.sync_data()
     }
 
-    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file = Some(self.put("journal.log", bytes)?);
+    fn begin_next(&mut self) -> io::Result<()> {
+        self.next = Some(options().create(true).truncate(true).open(self.next_log())?);
         Ok(())
+    }
+
+    fn write_next(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.next.as_ref().ok_or(ErrorKind::NotFound)?.write_all_at(bytes, at)
+    }
+
+    fn sync_next(&mut self) -> io::Result<()> {
+        self.next.as_ref().ok_or(ErrorKind::NotFound)?.sync_data()
+    }
+
+    fn take_next(&mut self) -> io::Result<()> {
+        let next = self.next.take().ok_or(ErrorKind::NotFound)?;
+        self.rename(&self.next_log(), &self.log)?;
+        self.file = Some(next);
+        Ok(())
+    }
+
+    fn drop_next(&mut self) {
+        self.next = None;
+        // If it stays, it is overwritten by the one that comes after it.
+        let _ = std::fs::remove_file(self.next_log());
     }
 
     fn keep_aside(&mut self, bytes: &[u8]) -> io::Result<PathBuf> {

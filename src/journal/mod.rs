@@ -48,6 +48,7 @@ mod error;
 mod folders;
 mod key;
 mod memory;
+mod next;
 mod record;
 mod scan;
 #[cfg(test)]
