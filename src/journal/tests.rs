@@ -95,7 +95,8 @@ impl Plug {
 impl Plug {
     /// The thread does not tell when it has come so far.
     async fn when_next_holds_records(&self) {
-        while !self.with(|medium| medium.next.as_ref().is_some_and(|(next, _)| next.len() > HEADER_BYTES)) {
+        let has = |medium: &mut Medium| medium.next.as_ref().is_some_and(|(next, _)| next.len() > HEADER_BYTES);
+        while !self.with(|medium| has(medium) || medium.taken > 0) {
             tokio::task::yield_now().await;
         }
     }
@@ -571,8 +572,10 @@ async fn a_compaction_that_ends_at_any_step_loses_nothing() {
             let journal = plug.open().unwrap();
             let written = journal.write(entry(1000)).await;
             // A step of the compaction each, however fast this is.
-            while plug.with(|medium| medium.taken == 0 && !medium.refuses_all) {
-                let _ = journal.probe().await;
+            for _ in 0..100 {
+                if plug.with(|medium| medium.taken == 0 && !medium.refuses_all) {
+                    let _ = journal.probe().await;
+                }
             }
             let after = plug.after_power_cut().open().unwrap();
             let mut expected: Vec<String> = (1..=40).map(|number| number.to_string()).collect();
@@ -600,12 +603,15 @@ async fn what_happens_during_a_compaction_is_in_the_new_log() {
     let [first, last] = [&journal.pending()[0], &journal.pending()[39]].map(|(id, _)| *id);
     plug.when_next_holds_records().await;
     journal.forget(&[first, last]).await.unwrap();
-    let write = tokio::spawn({
-        let journal = journal.clone();
-        async move { journal.write(entry(1000)).await }
-    });
+    let mut write = Box::pin(journal.write(entry(1000)));
+    assert!(futures_util::poll!(&mut write).is_pending());
+    // Who writes waits for this step, and not for the second.
+    let (open_second_gate, gate) = mpsc::channel();
+    plug.with(|medium| medium.next_gate = Some(gate));
     open_gate.send(()).unwrap();
-    write.await.unwrap().unwrap();
+    write.await.unwrap();
+    assert_eq!(plug.with(|medium| medium.taken), 0);
+    open_second_gate.send(()).unwrap();
     while plug.with(|medium| medium.taken == 0) {
         journal.probe().await.unwrap();
     }
