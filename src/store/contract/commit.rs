@@ -171,6 +171,17 @@ pub(crate) async fn a_refresh_token_that_the_app_replaced_wins<F: Fixture>() {
     assert_eq!(rows, [[Some("access-1".to_owned()), Some("refresh-of-the-app".to_owned())]]);
 }
 
+pub(crate) async fn an_empty_refresh_token_is_what_it_was<F: Fixture>() {
+    let world = World::<F>::new().await;
+    let store = with_a_pair(&world).await;
+    world.update(1, "refresh_token = ''").await;
+    let claim = crate::store::Claim { grants: &[perene_policy::Grant::Oauth2], ..due() };
+    let connection = store.claim(&claim).await.expect("claims").connections.remove(0);
+    let decision = failed(&connection);
+    let committed = store.commit(&[leased(connection, decision)], now()).await.expect("commits");
+    assert_eq!(committed, [Committed::Done], "nobody has changed it");
+}
+
 pub(crate) async fn a_token_that_the_app_replaced_wins<F: Fixture>() {
     let world = World::<F>::new().await;
     for (id, assignment) in

@@ -117,6 +117,7 @@ macro_rules! contract_suite {
                 a_token_that_was_issued_without_a_date_leaves_the_expiry,
                 a_new_refresh_token_is_stored_with_the_token,
                 a_refresh_token_that_the_app_replaced_wins,
+                an_empty_refresh_token_is_what_it_was,
                 a_token_that_the_app_replaced_wins,
                 a_row_that_the_app_deleted_stays_deleted,
                 a_decision_without_a_write_is_compared_too,
