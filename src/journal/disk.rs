@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::JournalError;
@@ -133,7 +133,13 @@ impl Disk for Folder {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.file.as_ref().ok_or(ErrorKind::NotFound)?.sync_data()
+        let file = self.file.as_ref().ok_or(ErrorKind::NotFound)?;
+        file.sync_data()?;
+        // What goes into a file that has no name any more is gone with this process.
+        match file.metadata()?.nlink() {
+            0 => Err(io::Error::new(ErrorKind::NotFound, "its file was removed under a running process")),
+            _ => Ok(()),
+        }
     }
 
     fn begin_next(&mut self) -> io::Result<()> {

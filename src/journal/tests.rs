@@ -724,3 +724,24 @@ async fn from_answer_to_disk() {
         println!("{writers} writers: p50 {:?}, p99 {:?}, p99.9 {:?}, most {:?}", at(0.5), at(0.99), at(0.999), at(1.0));
     }
 }
+
+#[tokio::test]
+async fn a_log_that_is_removed_under_a_running_process_is_written_anew_and_a_folder_that_is_gone_takes_nothing() {
+    let key = Secret::new("a".repeat(64));
+    let parent = TempDir::new().unwrap();
+    let folder = parent.path().join("journal");
+    let journal = FileJournal::open(&folder, Some(&key)).unwrap();
+    journal.write(entry(1)).await.unwrap();
+    fs::remove_file(folder.join("journal.log")).unwrap();
+    journal.probe().await.unwrap();
+    journal.write(entry(2)).await.unwrap();
+
+    let copy = parent.path().join("copy");
+    fs::create_dir(&copy).unwrap();
+    fs::copy(folder.join("journal.log"), copy.join("journal.log")).unwrap();
+    assert_eq!(ids(&FileJournal::open(&copy, Some(&key)).unwrap()), ["1", "2"]);
+
+    fs::remove_dir_all(&folder).unwrap();
+    journal.probe().await.unwrap_err();
+    journal.write(entry(3)).await.unwrap_err();
+}
