@@ -382,6 +382,12 @@ pub struct Finding {
     pub text: String,
 }
 
+/// Leases and memory bear a table's name as it is written: under two of them a token would be sent twice.
+fn mapped_twice(one: &str, other: &str) -> Finding {
+    let text = format!("`{one}` and `{other}` are one table: map it once, in one `[[connections]]`");
+    Finding { kind: FindingKind::BadType, text }
+}
+
 /// What kind of thing is missing or wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FindingKind {

@@ -194,6 +194,7 @@ macro_rules! contract_suite {
                 a_newer_schema_is_refused,
                 many_may_prepare_at_once,
                 a_claim_on_a_missing_column_names_it,
+                a_table_under_two_names_is_refused,
             ];
             names: [
                 names_with_quotes_dots_and_blanks_are_quoted,

@@ -215,3 +215,18 @@ pub(crate) async fn a_claim_on_a_missing_column_names_it<F: Fixture>() {
     assert!(text.contains("token_expires_at") && text.contains("`perene migrate`"), "{text}");
     assert!(!error.may_pass());
 }
+
+pub(crate) async fn a_table_under_two_names_is_refused<F: Fixture>() {
+    let (fixture, store) = bare::<F>().await;
+    store.migrate().await.expect("migrates");
+    let schema = if F::TIMESTAMP == "TIMESTAMPTZ" { "public" } else { "main" };
+    let other = Source {
+        table: crate::config::TableName { schema: Some(schema.to_owned()), name: "instagram_connections".to_owned() },
+        ..Source::default()
+    };
+    let store = fixture.open(vec![Source::default(), other]).await.expect("opens");
+    let findings = store.findings().await.expect("looks");
+    let twice = findings.iter().find(|finding| finding.text.contains("are one table")).expect("it is found");
+    assert_eq!(twice.kind, FindingKind::BadType);
+    one_line(&findings);
+}

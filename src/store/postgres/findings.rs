@@ -11,7 +11,7 @@ use super::schema;
 use super::shape::{self, Table, look_up};
 use super::trouble::Trouble;
 use crate::config::TableName;
-use crate::store::{Finding, FindingKind};
+use crate::store::{Finding, FindingKind, mapped_twice};
 
 impl PostgresStore {
     pub(super) async fn findings_once(&self) -> Result<Vec<Finding>, Trouble> {
@@ -21,9 +21,16 @@ impl PostgresStore {
         if let Some(finding) = self.own_tables(&mut transaction).await? {
             findings.push(finding);
         }
+        let mut seen: Vec<(String, String)> = Vec::new();
         for source in &self.sources {
             let columns = connection_columns(source);
             let found = look_at(&mut transaction, user, &source.table, &columns, &mut findings).await?;
+            if let Some(table) = &found {
+                match seen.iter().find(|(sql, _)| *sql == table.sql()) {
+                    Some((_, other)) => findings.push(mapped_twice(other, &table.written)),
+                    None => seen.push((table.sql(), table.written.clone())),
+                }
+            }
             let expiry = &source.columns.token_expires_at;
             if let Some(table) = found.filter(|table| can_be_indexed(table) && table.columns.contains_key(expiry))
                 && !has_index(&mut transaction, &table, expiry).await?

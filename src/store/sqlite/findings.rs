@@ -8,7 +8,7 @@ use super::schema;
 use super::shape::{Affinity, Column, Shape, has_index};
 use super::sql::{Mapped, millis_of};
 use crate::config::TableName;
-use crate::store::{Finding, FindingKind, StoreError};
+use crate::store::{Finding, FindingKind, StoreError, mapped_twice};
 
 /// The app's tables as they are declared.
 pub(super) struct Look(Vec<(TableName, Option<Shape>)>);
@@ -47,6 +47,17 @@ pub(super) async fn findings(database: &Database, sources: &[Mapped]) -> Result<
     let mut reader = database.read().await?;
     let look = Look::at(&mut reader, sources).await.map_err(failed)?;
     let mut findings = of_tables(database, sources, &look);
+    // Names of tables differ by more than case, and `main` is the file itself.
+    let plain = |name: &TableName| {
+        let schema = name.schema.as_deref().unwrap_or("main");
+        (schema.to_ascii_lowercase(), name.name.to_ascii_lowercase())
+    };
+    for (number, mapped) in sources.iter().enumerate() {
+        let table = &mapped.source.table;
+        if let Some(other) = sources[..number].iter().find(|other| plain(&other.source.table) == plain(table)) {
+            findings.push(mapped_twice(&other.name, &mapped.name));
+        }
+    }
     for mapped in sources {
         let Some(shape) = look.get(&mapped.source.table) else { continue };
         let columns = &mapped.source.columns;
