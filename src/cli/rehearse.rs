@@ -144,7 +144,8 @@ impl Shown<'_> {
         let Self { args, outcome, endurance, .. } = self;
         let sum = |of: fn(&crate::simulate::Day) -> u64| outcome.days.iter().map(of).sum::<u64>();
         let mut text = format!(
-            "{} connections with a living token, the next {} days, faults: {}. Nothing was called, nothing was written. \
+            "{} connections, the next {} days, faults: {}. Nothing was called, nothing was written; rows whose token has \
+             expired are left out. \
              Times are of zone {}.\n\n",
             self.names.len(),
             args.days,

@@ -45,6 +45,13 @@ def test_a_rehearsal_takes_the_owners_dates_and_touches_nothing(world, tmp_path)
     report = world.perene(*arguments, "--format", "json").json
     assert report["connections"] == 3 and report["dark"] == 0 and report["first_dies_after_hours"] in (119, 120)
     assert sum(day["refreshed"] for day in report["by_day"]) >= 3
+    assert report["by_day"][0]["date"] < report["by_day"][59]["date"] and report["went_dark"] == []
+    assert "WARN" not in told.err and "INFO" not in told.err, "it would look like the real service"
+    late = world.perene(*arguments, "--faults", "meta-outage:12h@day60")
+    assert late.code == 2 and "meta-outage@day60" in late.err, late
+    # Nothing is refreshed while it lasts: who expires in its last days goes dark, and has been told before.
+    outage = world.perene(*arguments, "--faults", "meta-outage:12d@day12", "--format", "json").json
+    assert [dark["id"] for dark in outage["went_dark"]] == ["2"] and "2" in [mail["id"] for mail in outage["mailed"]], outage
     assert tree.parse(picture).getroot().tag.endswith("svg")
     assert world.meta.calls == [] and world.status() == before
     assert "secret" not in told.out + picture.read_text() + trace.read_text()

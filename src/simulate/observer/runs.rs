@@ -110,7 +110,9 @@ impl World {
         let seen = &self.observer.seen[number];
         let Some(expires_at) = seen.expires_at.filter(|_| seen.is_there && seen.generation.is_some()) else { return };
         let window = self.fleet.settings.window;
-        let was_due = expires_at > now && expires_at.duration_since(due_at) < window;
+        // An hour that the clocks leave out is made up for within the next one: by then a row may have become due.
+        let began = if self.is_change_of_clocks(due_at) { due_at - hours(1) } else { due_at };
+        let was_due = expires_at > now && expires_at.duration_since(began) < window;
         let was_there = seen.since.is_some_and(|since| since < due_at);
         if !was_due
             || !was_there
