@@ -24,8 +24,9 @@ const KEEP: SignedDuration = SignedDuration::from_hours(24);
 const KEPT_MAX: usize = 50_000;
 
 /// After another server has taken the place of the database's, nothing is sent to strict providers for this long:
-/// until then every replica has looked whether its journal knows more than that server does.
-pub(super) const SETTLING: SignedDuration = SignedDuration::from_secs(60);
+/// until then every replica has looked whether its journal knows more than that server does, also one that has to wait
+/// for a lease that the server still has and that nobody holds any more.
+pub(super) const SETTLING: SignedDuration = SignedDuration::from_secs(120);
 
 /// The journal of this process, and what is known of its entries.
 #[derive(Default)]

@@ -589,7 +589,7 @@ impl World {
     fn disturb(&mut self, now: Timestamp) {
         self.observer.disturbed_at = now;
         self.agenda.deed(now);
-        for wait in [51, 56, 61, 120] {
+        for wait in [51, 56, 61, 120, 126, 140] {
             self.agenda.add(now + SignedDuration::from_secs(wait), super::agenda::NOBODYS);
         }
         // What Perene has written in this very step is seen with the next.

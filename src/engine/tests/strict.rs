@@ -309,7 +309,7 @@ fn what_a_server_that_takes_over_does_not_know_is_stored_again_and_not_sent_agai
     // The standby has not got the commit.
     world.store.insert_connection(0, before.clone());
     world.store.be_taken_over();
-    world.serve(&engine, seconds(90));
+    world.serve(&engine, seconds(150));
     assert_eq!((world.generation(1), world.script.drain()), (1, 0));
 
     // And where it is not noticed in time: the journal itself knows that the generation is spent.
@@ -357,7 +357,7 @@ fn after_a_server_has_taken_over_others_are_given_time_to_bring_what_they_know()
     world.insert_pair(1, minutes(10));
     world.serve(&engine, seconds(30));
     assert_eq!(world.script.drain(), 0);
-    world.serve(&engine, seconds(60));
+    world.serve(&engine, seconds(110));
     assert_eq!((world.generation(1), world.script.drain()), (1, 1));
 }
 
@@ -380,7 +380,7 @@ fn what_is_in_doubt_is_told_to_nobody_before_others_have_brought_what_they_know(
     let engine = world.engine();
     world.serve(&engine, seconds(50));
     assert!(!world.flag(1));
-    world.serve(&engine, seconds(60));
+    world.serve(&engine, seconds(110));
     assert!(world.flag(1));
 }
 
@@ -394,7 +394,7 @@ fn who_is_started_after_a_server_has_taken_over_gives_others_the_same_time() {
     world.clock.advance(seconds(30));
     let handed = world.clock.run(world.engine().token(0, "1", minutes(30), &Stop::never())).expect("it lives");
     assert_eq!((handed.is_short, world.script.drain()), (true, 0));
-    world.clock.advance(seconds(31));
+    world.clock.advance(seconds(91));
     assert_eq!((world.night(&world.engine()).refreshed, world.script.drain()), (1, 1));
 }
 

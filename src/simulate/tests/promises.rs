@@ -54,7 +54,7 @@ fn each_fault_that_is_named_strikes() {
             name => name.to_owned(),
         };
         let days = if fault.name == "daylight-saving" { 200 } else { 24 };
-        let struck = (1..=5).any(|seed| {
+        let struck = (1..=10).any(|seed| {
             let outcome = held(&request(80, days, seed, &faults));
             outcome.faults.iter().any(|(name, count)| *name == fault.name && *count > 0)
         });
