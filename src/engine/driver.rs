@@ -420,10 +420,9 @@ impl<'a> Driver<'a> {
             usual_life: provider.usual_life(),
             needs_refresh_token: self.engine.has_refresh_tokens(source),
         };
-        let table = self.engine.parts.sources[source].table.to_string();
-        let (exchange, step) = if self.engine.ledger.has_answer_to(&table, &connection) {
+        let (exchange, step) = if self.engine.has_answer_to(source, &connection) {
             // It is spent: what came of it is in the journal, and the database has lost it or not got it yet.
-            self.engine.ledger.reopen(&table, &connection.id);
+            self.engine.ledger.reopen(&self.engine.parts.sources[source].table.to_string(), &connection.id);
             let kept_back = Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, "answer_kept") };
             (None, Step::Conclude(kept_back))
         } else {

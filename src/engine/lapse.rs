@@ -79,7 +79,7 @@ impl Engine {
                     Some(until) => until,
                     None => self.parts.store.in_charge_since(source, now).await?.max(later(now, -OVERDUE)),
                 };
-                let past = Order::past(self.grants(source), since, now);
+                let past = Stretch::past(self.grants(source), since, now);
                 let told = self.look_for_lapsed(source, &past, now, swept).await?;
                 looked.until = Some(if told == Told::All { later(now, -OVERLAP).max(since) } else { since });
                 looked.held_at = (told == Told::ButHeld).then_some(now);
@@ -88,7 +88,7 @@ impl Engine {
             if !grants.is_empty() && !is_recent(looked.ahead_at, AHEAD_EVERY) {
                 // Those that were not due yet have missed nothing.
                 let settings = self.settings(source);
-                let ahead = Order::ahead(&grants, settings.warn_before.min(settings.window));
+                let ahead = Stretch::ahead(&grants, settings.warn_before.min(settings.window));
                 self.look_for_lapsed(source, &ahead, now, swept).await?;
                 looked.ahead_at = Some(now);
             }
@@ -100,7 +100,7 @@ impl Engine {
     async fn look_for_lapsed(
         &self,
         source: usize,
-        order: &Order<'_>,
+        stretch: &Stretch<'_>,
         now: Timestamp,
         swept: &mut Swept,
     ) -> Result<Told, StoreError> {
@@ -108,11 +108,11 @@ impl Engine {
         let mut after: Option<Cursor> = None;
         loop {
             let claim = Claim {
-                which: Which::Due { window: order.window },
-                grants: order.grants,
+                which: Which::Due { window: stretch.window },
+                grants: stretch.grants,
                 after: after.as_ref(),
                 limit: PAGE,
-                overdue: order.overdue,
+                overdue: stretch.overdue,
                 ..self.named(source, &[], self.fence(), now)
             };
             let page = self.parts.store.peek(&claim).await?;
@@ -185,13 +185,13 @@ impl Engine {
 }
 
 /// Which rows are looked at.
-struct Order<'a> {
+struct Stretch<'a> {
     grants: &'a [Grant],
     window: SignedDuration,
     overdue: SignedDuration,
 }
 
-impl<'a> Order<'a> {
+impl<'a> Stretch<'a> {
     /// What has ended since then.
     fn past(grants: &'a [Grant], since: Timestamp, now: Timestamp) -> Self {
         Self { grants, window: SignedDuration::ZERO, overdue: now.duration_since(since) }

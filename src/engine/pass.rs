@@ -70,10 +70,8 @@ impl Engine {
         let now = self.parts.clock.now();
         let all = || order.grants.iter().map(|grant| (*grant, None)).collect();
         let last = self.refusals.tried(order.source);
-        let from = match &last {
-            Some(last) if self.has_rows(order, order.grants, Some(last), now).await? => Some(last),
-            _ if self.has_rows(order, order.grants, None, now).await? => None,
-            _ => return Ok(Some(all())),
+        let Some(from) = self.next_to_try(order, order.grants, last.as_ref(), now).await? else {
+            return Ok(Some(all()));
         };
         self.refusals.begin_try(order.source, now);
         let one_row = Order { rows_max: Some(1), is_probe: true, from, ..order };
@@ -117,10 +115,8 @@ impl Engine {
                 // A pass that has no row to probe with must not use up the probe of one that has.
                 // And not always with the same row: one that fails for ever would hold all the others.
                 let last = self.apps.last_probed(&app.name);
-                let from = match &last {
-                    Some(last) if self.has_rows(order, &[grant], Some(last), now).await? => Some(last),
-                    _ if self.has_rows(order, &[grant], None, now).await? => None,
-                    _ => return Ok(Err(all())),
+                let Some(from) = self.next_to_try(order, &[grant], last.as_ref(), now).await? else {
+                    return Ok(Err(all()));
                 };
                 if !self.apps.take_probe(&app.name, now).await? {
                     return Ok(Err(all()));
@@ -138,6 +134,21 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Behind which row the one lies that is to be tried alone: behind the last, or, where none is there, the first of
+    /// all (`Some(None)`). `None` if there is no row.
+    async fn next_to_try<'l>(
+        &self,
+        order: Order<'_>,
+        grants: &[Grant],
+        last: Option<&'l Cursor>,
+        now: Timestamp,
+    ) -> Result<Option<Option<&'l Cursor>>, StoreError> {
+        if last.is_some() && self.has_rows(order, grants, last, now).await? {
+            return Ok(Some(last));
+        }
+        Ok(self.has_rows(order, grants, None, now).await?.then_some(None))
     }
 
     async fn has_rows(

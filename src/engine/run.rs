@@ -154,19 +154,8 @@ impl Engine {
         };
         let counting = self.counting(request.kind, now);
         for (source, which, only_due) in self.selection(request) {
-            let order = Order {
-                source,
-                which: which.as_which(),
-                grants: self.grants(source),
-                counting,
-                insist: request.force && !request.ids.is_empty(),
-                only_due,
-                only_untried: false,
-                rows_max: None,
-                is_probe: false,
-                from: None,
-                as_seen: None,
-            };
+            let insist = request.force && !request.ids.is_empty();
+            let order = Order { counting, insist, only_due, ..self.uncounted(source, which.as_which()) };
             if !stop.is_set() {
                 self.pass(order, stop, report, progress).await?;
             }

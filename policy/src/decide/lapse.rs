@@ -22,24 +22,19 @@ pub fn lapse(row: &Connection, context: &Context<'_>) -> Option<Decision> {
         return None;
     }
     let is_over = expires_at <= now;
-    let (outcome, reason, text) = match is_over {
-        true => (
-            Outcome::NeedsReconnect,
-            "expired",
-            "it expired before it could be refreshed: only the customer's login helps",
-        ),
-        false => (Outcome::Transient, "not_reached", "it could not be sent for days, and expires soon"),
-    };
-    let state = match is_over {
-        true => State::NeedsReconnect { reason: reason.to_owned() },
-        false => State::Failing { outcome, reason: reason.to_owned(), retries: 0 },
+    let (outcome, kind, state, text) = if is_over {
+        let state = State::NeedsReconnect { reason: "expired".to_owned() };
+        let text = "it expired before it could be refreshed: only the customer's login helps";
+        (Outcome::NeedsReconnect, NoticeKind::NeedsReconnect, state, text)
+    } else {
+        let state = State::Failing { outcome: Outcome::Transient, reason: "not_reached".to_owned(), retries: 0 };
+        (Outcome::Transient, NoticeKind::Failing, state, "it could not be sent for days, and expires soon")
     };
     let mut memory = remember(row, state, context);
     memory.incident = Some(Incident::open(row, outcome, now));
     memory.next_try_at = (!is_over).then_some(now);
     let mut decision = nothing(outcome);
     decision.events.push(Event { kind: EventKind::IncidentOpened, outcome: Some(outcome), text: text.to_owned() });
-    let kind = if is_over { NoticeKind::NeedsReconnect } else { NoticeKind::Failing };
     warn(&mut decision, &mut memory, kind, outcome, now);
     go_dark(&mut decision, &mut memory, row, now);
     decision.memory = Some(memory);

@@ -116,15 +116,15 @@ fn to_be_tried(table: &Table, claim: &Claim<'_>, ahead: SignedDuration) -> Vec<C
         .filter_map(|key| {
             let row = table.row(key).filter(|row| row.has_token())?;
             let state = table.kept(key).map(|kept| &kept.memory.state);
-            let is_far_too = state.is_some_and(|state| {
-                matches!(
-                    state,
+            let is_far_too = matches!(
+                state,
+                Some(
                     Standing::Healthy
                         | Standing::NotExtended
                         | Standing::NeedsReconnect { .. }
                         | Standing::Failing { .. }
                 )
-            });
+            );
             row.expires_at
                 .is_none_or(|at| since < at && (at < end || is_far_too))
                 .then(|| (row.expires_at, key.clone()))
