@@ -42,6 +42,14 @@ impl Connection {
         self.memory.as_ref().filter(|memory| memory.generation == self.generation())
     }
 
+    /// What is remembered of the refresh token that the row holds now, whatever access token stands beside it: it is the
+    /// one that a strict provider takes once.
+    pub fn memory_of_this_refresh_token(&self) -> Option<&Memory> {
+        let own = self.refresh_token.as_ref().map(Secret::fingerprint);
+        let is_same = |memory: &&Memory| memory.refresh_token.is_some() && memory.refresh_token == own;
+        self.memory_of_this_generation().or_else(|| self.memory.as_ref().filter(is_same))
+    }
+
     /// Names the generation that the row holds.
     pub fn generation(&self) -> Fingerprint {
         generation(&self.token, self.refresh_token.as_ref())
@@ -65,6 +73,9 @@ pub fn generation(token: &Secret, refresh_token: Option<&Secret>) -> Fingerprint
 pub struct Memory {
     /// The generation of which this is remembered.
     pub generation: Fingerprint,
+    /// The refresh token that was sent, or was about to be, to a provider that takes it once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<Fingerprint>,
     /// How the connection stands.
     pub state: State,
     /// Since when it stands like that.
@@ -95,6 +106,7 @@ impl Memory {
     pub fn of(generation: Fingerprint, state: State, now: Timestamp) -> Self {
         Self {
             generation,
+            refresh_token: None,
             state,
             since: now,
             incident: None,
@@ -188,6 +200,9 @@ pub struct Incident {
     /// The last of the steps (14, 7, 3 days ahead) that the customer was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_days: Option<u8>,
+    /// Whether the customer was told that the provider has refused it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told_refused: bool,
     /// Whether it has been said that the connection is dark.
     #[serde(default)]
     pub dark: bool,
@@ -204,7 +219,7 @@ impl Incident {
             digest.update([0]);
         }
         let id = hex(&digest.finalize()[..16]);
-        Self { id, opened_at: now, cause, warned_at: None, told_days: None, dark: false }
+        Self { id, opened_at: now, cause, warned_at: None, told_days: None, told_refused: false, dark: false }
     }
 }
 

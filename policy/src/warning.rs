@@ -13,6 +13,8 @@ pub const STEPS_DAYS: [u8; 3] = [14, 7, 3];
 
 /// Whether the customer must be warned of this incident now, once: the token was refused for good, or the
 /// count of failed runs has reached its number, or little is left while the incident is open.
+///
+/// Who was told that it ends in so many days is told once more when it is refused before that: it has ended now.
 pub fn is_due(
     incident: &Incident,
     outcome: Outcome,
@@ -21,7 +23,8 @@ pub fn is_due(
     now: Timestamp,
     settings: &Settings,
 ) -> bool {
-    incident.warned_at.is_none()
+    let ends_sooner = outcome == Outcome::NeedsReconnect && incident.told_days.is_some() && !incident.told_refused;
+    (incident.warned_at.is_none() || ends_sooner)
         && (outcome == Outcome::NeedsReconnect
             || attempts >= settings.warn_after_failures
             || expires_at.is_some_and(|at| within(at, now, settings.warn_before) && !planted::has(Bug::WarnedTooLate)))
@@ -69,6 +72,18 @@ mod tests {
         let mut told = incident(now);
         told.warned_at = Some(now);
         assert!(!is_due(&told, Outcome::NeedsReconnect, 9, Some(now), now, &Settings::default()));
+    }
+
+    #[test]
+    fn who_was_told_the_days_is_told_once_that_it_has_ended_before() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let settings = Settings::default();
+        let mut told = incident(now);
+        (told.warned_at, told.told_days) = (Some(now), Some(7));
+        assert!(!is_due(&told, Outcome::Transient, 9, Some(now + hours(1)), now, &settings));
+        assert!(is_due(&told, Outcome::NeedsReconnect, 1, None, now, &settings));
+        told.told_refused = true;
+        assert!(!is_due(&told, Outcome::NeedsReconnect, 1, None, now, &settings));
     }
 
     #[test]

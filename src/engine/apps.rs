@@ -35,6 +35,8 @@ struct Known {
     /// Holds that have ended in this process, with the outcome that they held: what was concluded while one
     /// was on is not believed afterwards either.
     ended: Vec<(Outcome, Timestamp)>,
+    /// A brake was put on here, and the app was not asked yet whether it is well.
+    has_new_brake: bool,
     /// Connections whose last answer was of no use, since the last one that was. When so many look like an
     /// outage, no new ones are begun until those have made their further tries: either one of them is
     /// answered, or the circuit opens.
@@ -75,6 +77,7 @@ impl Apps {
                 unsaved: Vec::new(),
                 is_changed,
                 ended: Vec::new(),
+                has_new_brake: false,
                 suspects: BTreeSet::new(),
                 last_probed: None,
                 alarmed: None,
@@ -95,7 +98,7 @@ impl Apps {
         if let Some(at) = last {
             // What was judged here of these sightings was judged of a state that another replica has replaced: were it
             // left at that, a brake would be off again while both have reason for it.
-            known.app.judge(at);
+            known.judge(at);
         }
         Ok(())
     }
@@ -170,11 +173,8 @@ impl Apps {
         }
     }
 
-    /// Since when the app's brake is on.
-    pub(crate) fn braked_since(&self, name: &str) -> Option<Timestamp> {
-        let known = self.lock();
-        let hold = known.get(name)?.app.hold.as_ref()?;
-        (hold.kind == HoldKind::Brake).then_some(hold.since)
+    pub(crate) fn is_braked(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|known| known.app.is_braked())
     }
 
     /// Lets go of a hold on a misconfigured app's probe time: somebody asks by hand and wants to know.
@@ -195,6 +195,17 @@ impl Apps {
     /// Takes the one probe that is allowed, for all replicas: `false` when another was first.
     pub(crate) async fn take_probe(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
         self.change(name, |app| app.take_probe(now));
+        self.save_before_others(name).await
+    }
+
+    /// Takes the turn at which what a brake holds is sent again, for all replicas: `false` when it is not time, or another
+    /// was first.
+    pub(crate) async fn take_turn(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.change(name, |app| app.take_turn(now)) && self.save_before_others(name).await?)
+    }
+
+    /// Saves what this replica has just taken for itself; `false` when another has saved meanwhile.
+    async fn save_before_others(&self, name: &str) -> Result<bool, StoreError> {
         let Some((version, app)) = self.lock().get(name).map(|known| (known.version, known.app.clone())) else {
             return Ok(false);
         };
@@ -207,16 +218,21 @@ impl Apps {
         Ok(is_saved)
     }
 
-    /// Looks at a page's outcomes together: puts brakes on and lets them go. Returns whether a brake has just
-    /// been put on: then the app itself should be probed.
-    pub(crate) fn judge(&self, name: &str, now: Timestamp) -> bool {
-        let mut known = self.lock();
-        let Some(known) = known.get_mut(name) else { return false };
-        let before = known.app.hold.clone();
-        known.app.judge(now);
-        known.is_changed |= known.app.hold != before;
-        known.note_end(before.as_ref(), now);
-        before.is_none() && known.app.hold.is_some()
+    /// Looks at a page's outcomes together: puts brakes on and lets them go.
+    pub(crate) fn judge(&self, name: &str, now: Timestamp) {
+        if let Some(known) = self.lock().get_mut(name) {
+            known.judge(now);
+        }
+    }
+
+    /// Whether a brake was put on here since this was asked last: then the app itself should be probed.
+    pub(crate) fn take_new_brake(&self, name: &str) -> bool {
+        self.lock().get_mut(name).is_some_and(|known| std::mem::take(&mut known.has_new_brake))
+    }
+
+    /// Whether the brake is on because of refusals.
+    pub(crate) fn holds_refusals(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|known| known.app.disbelieves(Outcome::NeedsReconnect))
     }
 
     /// Whether `outcome` is not to be believed: held now, or at some time since `since`.
@@ -327,6 +343,14 @@ impl Known {
         self.note_end(before.as_ref(), now);
         self.is_changed = true;
         self.unsaved.push((sighting, now));
+    }
+
+    fn judge(&mut self, now: Timestamp) {
+        let before = self.app.hold.clone();
+        self.app.judge(now);
+        self.is_changed |= self.app.hold != before;
+        self.has_new_brake |= before.is_none() && self.app.is_braked();
+        self.note_end(before.as_ref(), now);
     }
 
     fn note_end(&mut self, before: Option<&perene_policy::app::Hold>, now: Timestamp) {

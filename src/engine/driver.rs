@@ -20,8 +20,8 @@ use perene_policy::answer::{self, Answer, NoAnswer, NoAnswerKind, Verdict};
 use perene_policy::app::{Permission, Sighting};
 use perene_policy::planted::{self, Bug};
 use perene_policy::{
-    Call, Class, Conclusion, Connection, Context, Counted, Counting, Decision, Exchange, Grant, Outcome, Step, Terms,
-    decide,
+    Call, Class, Conclusion, Connection, Context, Counted, Counting, Decision, Exchange, Grant, Outcome, State, Step,
+    Terms, decide,
 };
 use uuid::Uuid;
 
@@ -57,6 +57,9 @@ const BATCH: usize = 250;
 
 /// No call is begun while so many results wait to be written: the database is slower than the provider.
 const UNWRITTEN_MAX: usize = 8 * BATCH;
+
+/// So long the failures of a page wait for those that other replicas see at the same time.
+const OTHERS_CONCLUDE: Duration = Duration::from_secs(2);
 
 /// A call that still hangs so long after the stop was asked for is given up, as its deadline would have done a
 /// moment later: what the others brought must still be written before the time to stop is over.
@@ -160,6 +163,23 @@ struct Page {
     began: Timestamp,
     outstanding: usize,
     concluded: Vec<(Connection, Conclusion)>,
+    stage: Stage,
+}
+
+/// Of several replicas that share a run each sees a part of its failures, and too few of them for circuit and brake. So
+/// a page with failures is compared with what the others have seen before it is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was compared.
+    Alone,
+    /// The others are given the time to save what they have seen.
+    Waits,
+    /// The next save meets theirs.
+    Saves,
+    /// That save is under way.
+    Saving,
+    /// What the others have seen is known.
+    Compared,
 }
 
 pub(super) enum Work {
@@ -172,6 +192,8 @@ pub(super) enum Work {
     /// A refusal has had its time to be overtaken.
     Settled(Box<InFlight>, Box<Conclusion>),
     Waited(Box<InFlight>),
+    /// Others have had the time to save what they have seen of the apps that this page called.
+    OthersConcluded(usize),
     /// With the time at which the commit began.
     Committed(Vec<Commit>, Duration, Result<Vec<Committed>, StoreError>),
     /// Whether another server has answered than before.
@@ -416,7 +438,7 @@ impl<'a> Driver<'a> {
             class: provider.class(),
             window: perene_policy::due::settings_of(&connection, self.engine.settings(source)).window,
             insist: self.order.insist,
-            looks_after: matches!(self.order.which, Which::Retry { .. }),
+            looks_after: matches!(self.order.which, Which::Retry),
             usual_life: provider.usual_life(),
             needs_refresh_token: self.engine.has_refresh_tokens(source),
         };
@@ -524,6 +546,10 @@ impl<'a> Driver<'a> {
                 self.waits_no_more(&in_flight);
                 self.ready.push_back(in_flight);
             }
+            Work::OthersConcluded(page) => {
+                self.must_save = true;
+                self.move_page(page, Stage::Saves);
+            }
             Work::Intended(batch, sent_at, written) => self.intended(batch, sent_at, written),
             Work::Journalled(in_flight, verdict, sent_at, written) => {
                 self.waits_no_more(&in_flight);
@@ -568,6 +594,7 @@ impl<'a> Driver<'a> {
             Work::Rested => self.outage.rested(),
             Work::Saved(result) => {
                 self.is_saving = false;
+                self.move_pages(Stage::Saving, Stage::Compared);
                 if let Err(error) = result {
                     self.must_save = true;
                     self.failed(error);
@@ -625,7 +652,14 @@ impl<'a> Driver<'a> {
     fn answered(&mut self, mut in_flight: Box<InFlight>, verdict: Verdict, sent_at: Timestamp) {
         let now = self.now();
         let name = self.app_name(in_flight.connection.grant).unwrap_or_default();
-        match in_flight.exchange.answered(verdict.clone(), sent_at, now) {
+        let step = in_flight.exchange.answered(verdict.clone(), sent_at, now);
+        if matches!(step, Step::Call(_))
+            && self.engine.apps.holds_refusals(&name)
+            && let Some(held) = in_flight.exchange.hold()
+        {
+            return self.conclude(in_flight.page, in_flight.connection, held);
+        }
+        match step {
             Step::Call(call) if self.stop.is_set() || (call.is_retry && self.must_not_repeat(&name, now)) => {
                 let conclusion = in_flight.exchange.give_up(verdict);
                 self.conclude(in_flight.page, in_flight.connection, conclusion);
@@ -697,7 +731,8 @@ impl<'a> Driver<'a> {
                 usage: conclusion.usage,
                 is_in_a_row: self.engine.apps.is_suspect(&name, &connection.id),
                 // A last try is a second one too: its refusal tells what became of the first, and nothing of the app.
-                is_repeated: matches!(self.order.which, Which::Retry { .. }) || conclusion.was_last_try,
+                is_repeated: conclusion.was_last_try
+                    || (matches!(self.order.which, Which::Retry) && has_failed_before(&connection)),
                 life: conclusion
                     .expires_at
                     .filter(|_| conclusion.outcome == Outcome::Refreshed && connection.grant == Grant::Oauth2)
@@ -719,11 +754,15 @@ impl<'a> Driver<'a> {
         let complete: Vec<usize> =
             self.pages.iter().filter(|(_, page)| page.outstanding == 0).map(|(number, _)| *number).collect();
         for number in complete {
+            if self.waits_for_others(number) {
+                continue;
+            }
             let page = self.pages.remove(&number).expect("it has just been found");
             let grants: BTreeSet<Grant> = page.concluded.iter().map(|(connection, _)| connection.grant).collect();
             for grant in grants {
                 let Some(name) = self.app_name(grant) else { continue };
-                if self.engine.apps.judge(&name, self.now()) {
+                self.engine.apps.judge(&name, self.now());
+                if self.engine.apps.take_new_brake(&name) {
                     self.probe_app(grant, name);
                 }
             }
@@ -731,6 +770,7 @@ impl<'a> Driver<'a> {
                 let name = self.app_name(connection.grant).unwrap_or_default();
                 let holds_notices = self.engine.apps.holds_notices(&name, self.now());
                 let is_held = match conclusion.outcome {
+                    _ if conclusion.is_held => true,
                     Outcome::NotExtended => holds_notices,
                     outcome => self.engine.apps.disbelieves(&name, outcome, page.began),
                 };
@@ -743,11 +783,46 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Whether a page has failures that other replicas, which are at work too, may have seen as well.
+    fn waits_for_others(&mut self, number: usize) -> bool {
+        let page = &self.pages[&number];
+        let has_failures = page.concluded.iter().any(|(_, conclusion)| conclusion.outcome.counted() == Counted::Failed);
+        // Every replica makes the scheduled run, and the first of them to claim sees nothing of the others.
+        let may_have_company =
+            matches!(self.order.counting, Counting::OnceSince(_)) || self.report.leased_elsewhere > 0;
+        let may_wait = has_failures && may_have_company && !self.stop.is_set() && self.fatal.is_none();
+        if !may_wait || page.stage == Stage::Compared {
+            return false;
+        }
+        if page.stage == Stage::Alone {
+            self.move_page(number, Stage::Waits);
+            // They wait for what is seen here, too.
+            self.must_save = true;
+            let clock = &self.engine.parts.clock;
+            self.works.push(Box::pin(async move {
+                clock.sleep(OTHERS_CONCLUDE).await;
+                Work::OthersConcluded(number)
+            }));
+        }
+        true
+    }
+
+    fn move_page(&mut self, number: usize, stage: Stage) {
+        if let Some(page) = self.pages.get_mut(&number) {
+            page.stage = stage;
+        }
+    }
+
+    fn move_pages(&mut self, from: Stage, to: Stage) {
+        self.pages.values_mut().filter(|page| page.stage == from).for_each(|page| page.stage = to);
+    }
+
     fn save(&mut self) {
         if !self.must_save || self.is_saving {
             return;
         }
         (self.must_save, self.is_saving) = (false, true);
+        self.move_pages(Stage::Saves, Stage::Saving);
         let engine = self.engine;
         self.works.push(Box::pin(async move { Work::Saved(engine.apps.look_after(engine.parts.clock.now()).await) }));
     }
@@ -841,11 +916,15 @@ impl<'a> Driver<'a> {
                         self.engine.refusals.accepted(commit.source);
                     }
                     self.book(&commit.connection, &commit.decision);
+                    self.engine.spent.committed(commit, self.now());
                 }
                 Committed::Superseded | Committed::GuardLost => {
                     tracing::info!(id = commit.connection.id, "the row has changed meanwhile: the result is dropped");
                     if commit.decision.counted.is_some() {
                         self.report.book(Outcome::Superseded, Counted::Superseded);
+                    }
+                    if committed == Committed::GuardLost {
+                        self.engine.spent.not_committed(commit);
                     }
                 }
                 // What it brought is in the journal, or it is due again.
@@ -947,7 +1026,7 @@ impl<'a> Driver<'a> {
         let now = self.now();
         let number = self.page_count;
         self.page_count += 1;
-        let mut page = Page { began: now, outstanding: 0, concluded: Vec::new() };
+        let mut page = Page { began: now, outstanding: 0, concluded: Vec::new(), stage: Stage::Alone };
         let mut not_due = Vec::new();
         let mut connections = claimed.connections;
         if planted::has(Bug::RowSkipped) && connections.len() > 1 {
@@ -956,7 +1035,7 @@ impl<'a> Driver<'a> {
         for connection in connections {
             // A retry is of the generation that is remembered: a newer one is not due because an older was.
             let is_another =
-                matches!(self.order.which, Which::Retry { .. }) && connection.memory_of_this_generation().is_none();
+                matches!(self.order.which, Which::Retry) && connection.memory_of_this_generation().is_none();
             let was_had = matches!(self.order.which, Which::Live) && !self.had.insert(connection.id.clone());
             let was_tried = self.order.only_untried
                 && connection.memory_of_this_generation().is_some_and(|memory| memory.next_try_at.is_some());
@@ -1089,7 +1168,7 @@ impl Engine {
     /// without a date. A run counts a connection once.
     pub(super) fn was_due_before(&self, order: &Order<'_>, connection: &Connection, now: Timestamp) -> bool {
         order.counting.is_of_run()
-            && matches!(order.which, Which::Retry { .. })
+            && matches!(order.which, Which::Retry)
             && (connection.expires_at.is_none() || self.is_in_window(order.source, connection, now))
     }
 
@@ -1152,6 +1231,13 @@ impl Engine {
 
 pub(super) fn later(now: Timestamp, wait: SignedDuration) -> Timestamp {
     perene_policy::backoff::later(now, wait)
+}
+
+/// Whether a connection that comes up for a try has had one that failed. Who comes up to be asked after its data access
+/// has not.
+fn has_failed_before(connection: &Connection) -> bool {
+    let state = connection.memory_of_this_generation().map(|memory| &memory.state);
+    !matches!(state, None | Some(State::Healthy | State::NotExtended))
 }
 
 /// Whether a row holds the tokens and the date that it held before.

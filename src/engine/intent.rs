@@ -151,7 +151,7 @@ impl Engine {
         let store = &self.parts.store;
         let incarnation = store.incarnation().await.map_err(NoIntent::Store)?;
         let now = self.parts.clock.now();
-        if self.ledger.meet(incarnation, now) || self.ledger.is_settling(now) {
+        if self.meet(incarnation, now) || self.ledger.is_settling(now) {
             return Err(NoIntent::Settling);
         }
         store.commit(commits, now).await.map_err(NoIntent::Store)

@@ -17,6 +17,7 @@ mod replay;
 pub mod report;
 mod run;
 pub mod service;
+mod spent;
 mod stop;
 mod sweep;
 #[cfg(test)]
@@ -77,6 +78,8 @@ pub struct Engine {
     ledger: ledger::Ledger,
     /// What was not sent although its intent may stand in the database.
     unsent: Mutex<Vec<intent::Unsent>>,
+    /// What the database may not know of tokens that are sent once.
+    spent: spent::Spent,
     /// How far has been looked for tokens that end unheard of.
     lapses: lapse::Lapses,
     /// Tables that refuse what is written to them.
@@ -97,8 +100,8 @@ impl Engine {
         }
         let holder = (parts.new_id)().simple().to_string();
         let has_journal_alarm = AtomicBool::new(true);
-        let (refusals, lapses) = Default::default();
-        Self { parts, apps, ledger, unsent: Mutex::default(), lapses, refusals, has_journal_alarm, holder }
+        let (refusals, lapses, spent) = Default::default();
+        Self { parts, apps, ledger, unsent: Mutex::default(), spent, lapses, refusals, has_journal_alarm, holder }
     }
 
     /// From now on answers are kept in `journal`, which is known only when the database has been asked. Once an

@@ -225,7 +225,7 @@ impl Engine {
     /// What a run takes of one source, in this order.
     pub(super) fn whole(&self, source: usize) -> [Which<'static>; 3] {
         let [due, undated] = self.due_of(source);
-        [due, undated, self.retries()]
+        [due, undated, Which::Retry]
     }
 
     /// What is due of one source by its date, or for want of one.
@@ -237,10 +237,5 @@ impl Engine {
             window => window,
         };
         [Which::Due { window }, Which::Undated]
-    }
-
-    /// What is to be tried again.
-    pub(super) fn retries(&self) -> Which<'static> {
-        Which::Retry { ahead: perene_policy::due::LOOK_AHEAD.max(self.parts.settings.window) }
     }
 }

@@ -183,10 +183,9 @@ impl Driver<'_> {
             for connection in engine.parts.store.claim(&claim).await?.connections {
                 let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
                 conclusion.scope = Some(Scope::Connection);
-                // What was sent is spent, and what came is in the journal alone: nobody else must send it again.
                 conclusion.was_sent = true;
                 conclusion.sends_once = engine.provider(order.source).class() == Class::Strict;
-                conclusion.was_last_try = conclusion.sends_once;
+                conclusion.is_answer_kept = conclusion.sends_once;
                 conclusion.message = refused
                     .iter()
                     .find(|(id, _)| *id == connection.id)

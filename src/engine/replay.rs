@@ -15,7 +15,7 @@ use super::ledger::kept;
 use super::{Engine, outbox};
 use crate::failpoint::fail_at;
 use crate::journal::{Entry, EntryId};
-use crate::store::{Claim, Commit, Committed, Guard, Lease, StoreError, Which};
+use crate::store::{Claim, Commit, Committed, Guard, Incarnation, Lease, StoreError, Which};
 
 /// Entries that are replayed at a time.
 const PAGE: usize = 500;
@@ -45,6 +45,7 @@ impl Engine {
         self.meet_server().await?;
         let now = self.parts.clock.now();
         self.ledger.look_around(now).await;
+        self.put_again_what_is_spent().await?;
         self.take_back_intents().await?;
         if !planted::has(Bug::ReplayNever) {
             self.replay().await?;
@@ -84,13 +85,22 @@ impl Engine {
             return Ok(false);
         }
         let incarnation = self.parts.store.incarnation().await?;
-        let is_another = self.ledger.meet(incarnation, self.parts.clock.now());
+        let is_another = self.meet(incarnation, self.parts.clock.now());
         if is_another {
             tracing::warn!(
                 "the database was restarted, or another server has taken its place: comparing it with the journal"
             );
         }
         Ok(is_another)
+    }
+
+    /// This server answers; returns whether it is another one than before. Whatever was told to the one before may be lost.
+    pub(super) fn meet(&self, incarnation: Incarnation, now: Timestamp) -> bool {
+        let is_another = self.ledger.meet(incarnation, now);
+        if is_another {
+            self.spent.doubt();
+        }
+        is_another
     }
 
     /// Replays what is open. Returns how many answers were stored by it.

@@ -236,7 +236,7 @@ impl Engine {
                     rows.iter().filter(|row| !only_due || self.is_due(source, row, now)).count() as u64
                 }
                 // Those among them that are due have been counted with the due ones; the others are few.
-                Selected::All(Which::Retry { .. }) => 0,
+                Selected::All(Which::Retry) => 0,
                 Selected::All(_) => self.parts.store.count(&claim).await?,
             };
         }

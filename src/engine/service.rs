@@ -38,10 +38,6 @@ const MAKE_UP_EVERY: SignedDuration = SignedDuration::from_secs(4);
 /// the last commits, and the leases that they gave back are there again until they lapse.
 const FORGOTTEN_FOR: SignedDuration = SignedDuration::from_mins(2);
 
-/// While an app's brake is on, what it holds is sent again after a quarter of the time that it has been on, within
-/// these bounds: it may have been a passing fault, and a thousand refusals are not asked for every few seconds.
-const BRAKED_AGAIN: (SignedDuration, SignedDuration) = (SignedDuration::from_mins(15), SignedDuration::from_hours(1));
-
 /// How often is looked for what the app put there after the run and does not live until the next.
 const LATE_EVERY: SignedDuration = SignedDuration::from_mins(10);
 
@@ -71,8 +67,6 @@ struct Rounds {
     /// Which server answered the last look.
     incarnation: Option<String>,
     cleaned_at: Option<Timestamp>,
-    /// When the backlog of an app whose brake is on was last taken up.
-    braked_at: BTreeMap<String, Timestamp>,
     /// Everything that a run needs has been looked at, and is there.
     is_ready: bool,
     /// A run that found something missing is told once, not with every look.
@@ -165,7 +159,7 @@ impl Engine {
             self.take_late_comers(now, stop).await?;
             rounds.late_at = Some(now);
         }
-        self.take_up_backlogs(rounds, stop).await?;
+        self.take_up_backlogs(stop).await?;
         self.apps.look_after(self.parts.clock.now()).await?;
         self.send_outbox(OUTBOX_TURN, stop).await?;
         if is_due(rounds.cleaned_at, CLEAN_EVERY, now) {
@@ -187,11 +181,19 @@ impl Engine {
     /// Sends what the run left to others and they have not sent: one of them may have died. It belongs to the
     /// run, so a failure counts; what another has tried meanwhile is not tried here again. What the database has
     /// forgotten is sent in the same way, but was counted before.
+    ///
+    /// What a brake holds looks as if nobody had tried it, and has its own turns.
     async fn make_up(&self, counting: Counting, stop: &Stop) -> Result<Report, StoreError> {
         let mut report = Report::default();
         for source in 0..self.parts.sources.len() {
+            let (braked, grants): (Vec<Grant>, Vec<Grant>) =
+                self.grants(source).iter().partition(|grant| self.is_braked(source, **grant));
+            self.leave_to_the_next_turn(source, &braked);
+            if grants.is_empty() {
+                continue;
+            }
             for which in self.due_of(source) {
-                let order = Order { counting, only_untried: true, ..self.uncounted(source, which) };
+                let order = Order { counting, grants: &grants, only_untried: true, ..self.uncounted(source, which) };
                 self.pass(order, stop, &mut report, &|_| {}).await?;
             }
         }
@@ -214,7 +216,7 @@ impl Engine {
             // Tokens that live for an hour do not wait for the night.
             let window = self.window_between_runs(source);
             let soon = window.into_iter().flat_map(|window| [Which::Due { window }, Which::Undated]);
-            for which in soon.chain([self.retries()]) {
+            for which in soon.chain([Which::Retry]) {
                 self.pass(self.uncounted(source, which), stop, &mut report, &|_| {}).await?;
             }
         }
@@ -245,6 +247,16 @@ impl Engine {
         Ok(())
     }
 
+    fn is_braked(&self, source: usize, grant: Grant) -> bool {
+        self.provider(source).app(grant).is_some_and(|app| self.apps.is_braked(&app.name))
+    }
+
+    fn leave_to_the_next_turn(&self, source: usize, grants: &[Grant]) {
+        for app in grants.iter().filter_map(|grant| self.provider(source).app(*grant)) {
+            self.apps.leave_backlog(&app.name);
+        }
+    }
+
     /// Whether the app of a grant may be called as if nothing had ever been wrong with it.
     fn is_free(&self, source: usize, grant: Grant, now: Timestamp) -> bool {
         self.provider(source).app(grant).is_some_and(|app| self.apps.is_free(&app.name, now))
@@ -252,7 +264,7 @@ impl Engine {
 
     /// Goes on with what a run had to put off, as soon as the app may be called again; while it may not, makes
     /// the probes.
-    async fn take_up_backlogs(&self, rounds: &mut Rounds, stop: &Stop) -> Result<(), StoreError> {
+    async fn take_up_backlogs(&self, stop: &Stop) -> Result<(), StoreError> {
         // Looked at for all sources before the first pass: several may be of one app.
         let mut names = BTreeMap::new();
         for source in 0..self.parts.sources.len() {
@@ -268,7 +280,10 @@ impl Engine {
             // What cannot be written, or kept, is not taken up: it stays the app's backlog.
             let (open, closed): (Vec<_>, Vec<_>) =
                 places.into_iter().partition(|(source, _)| self.hindrance(*source).is_none());
-            if open.is_empty() || !self.apps.has_backlog(&name) || !may_be_called || !self.may_take_up(&name, rounds) {
+            if open.is_empty() || !self.apps.has_backlog(&name) || !may_be_called {
+                continue;
+            }
+            if self.apps.is_braked(&name) && !self.apps.take_turn(&name, self.parts.clock.now()).await? {
                 continue;
             }
             if matches!(permission, Permission::Go(_)) && closed.is_empty() {
@@ -286,22 +301,6 @@ impl Engine {
             tracing::info!(refreshed = report.refreshed, "what had been put off is refreshed");
         }
         Ok(())
-    }
-
-    fn may_take_up(&self, name: &str, rounds: &mut Rounds) -> bool {
-        let Some(since) = self.apps.braked_since(name) else {
-            rounds.braked_at.remove(name);
-            return true;
-        };
-        let now = self.parts.clock.now();
-        let (shortest, longest) = BRAKED_AGAIN;
-        let wait = (now.duration_since(since) / 4).clamp(shortest, longest);
-        let last = *rounds.braked_at.get(name).unwrap_or(&since);
-        if now.duration_since(last) < wait {
-            return false;
-        }
-        rounds.braked_at.insert(name.to_owned(), now);
-        true
     }
 
     pub(super) fn uncounted<'a>(&self, source: usize, which: Which<'a>) -> Order<'a> {

@@ -382,7 +382,16 @@ impl World {
         self.engine_on(self.store.clone())
     }
 
+    /// One more replica, on a machine with a journal of its own.
+    pub(super) fn engine_elsewhere(&self) -> Engine {
+        self.engine_with(self.store.clone(), &MemoryJournal::default())
+    }
+
     pub(super) fn engine_on(&self, store: impl Store) -> Engine {
+        self.engine_with(store, &self.journal)
+    }
+
+    fn engine_with(&self, store: impl Store, journal: &MemoryJournal) -> Engine {
         let schedule = Schedule::parse("0 3 * * *", TimeZone::UTC, self.now()).expect("it is a schedule");
         Engine::new(Parts {
             store: Arc::new(store),
@@ -396,7 +405,7 @@ impl World {
             concurrency: self.concurrency,
             channels: vec![Arc::clone(&self.mail) as Arc<dyn Channel>, Arc::clone(&self.hook) as Arc<dyn Channel>],
             new_id: Arc::new(Uuid::new_v4),
-            journal: self.has_journal.then(|| Arc::new(self.journal.clone()) as Arc<dyn crate::journal::Journal>),
+            journal: self.has_journal.then(|| Arc::new(journal.clone()) as Arc<dyn crate::journal::Journal>),
         })
     }
 

@@ -197,7 +197,7 @@ impl Claim<'_> {
     /// The instant after which a row must expire to be among those that are due or to be tried again.
     pub fn since(&self) -> Timestamp {
         match self.which {
-            Which::Due { .. } | Which::Retry { .. } => perene_policy::backoff::later(self.now, -self.overdue),
+            Which::Due { .. } | Which::Retry => perene_policy::backoff::later(self.now, -self.overdue),
             Which::Undated | Which::Live | Which::Named { .. } => self.now,
         }
     }
@@ -215,14 +215,9 @@ pub enum Which<'a> {
     /// `token_expires_at` is NULL, it is not remembered that the token never expires, and no retry time in
     /// the future. By key.
     Undated,
-    /// Remembered with a retry time that has come, and `now < token_expires_at < now + ahead`, or NULL; in the
-    /// states `healthy`, `not_extended`, `needs_reconnect` and `failing` however far ahead (they come up for the end of
-    /// data access, to see whether they have revived, or because an incident is open).
-    /// Soonest expiry first, NULL last.
-    Retry {
-        /// How long ahead.
-        ahead: SignedDuration,
-    },
+    /// Remembered with a retry time that has come, and `now < token_expires_at` (further back with [`Claim::overdue`]),
+    /// or NULL. Soonest expiry first, NULL last.
+    Retry,
     /// Every row that is not expired, whatever its expiry and retry time. Soonest expiry first, NULL last.
     Live,
     /// These rows, whatever else, if their token is there.

@@ -13,6 +13,10 @@ pub(super) const SHORTEST: SignedDuration = SignedDuration::from_hours(1);
 /// No brake holds longer than this: a customer who really is cut off must hear of it.
 pub(super) const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 
+/// While a brake is on, what it holds is sent again after a quarter of the time that it has been on, within these bounds:
+/// it may have been a passing fault, and a thousand refusals are not asked for every few seconds.
+const SENT_AGAIN: (SignedDuration, SignedDuration) = (SignedDuration::from_mins(15), SignedDuration::from_hours(1));
+
 /// Why an app is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -56,12 +60,30 @@ pub struct Hold {
     /// When the app was last seen to be well: a probe of it, or another connection's success.
     #[serde(default)]
     pub app_is_well_at: Option<Timestamp>,
+    /// When what a brake holds was last sent again, by whichever replica.
+    #[serde(default)]
+    pub sent_again_at: Option<Timestamp>,
 }
 
 impl Hold {
     pub(super) fn new(kind: HoldKind, outcome: Outcome, reason: &str, now: Timestamp) -> Self {
         let probe_at = later(now, kind.probe_interval());
-        Self { kind, outcome, reason: reason.to_owned(), since: now, probe_at, app_is_well_at: None }
+        Self {
+            kind,
+            outcome,
+            reason: reason.to_owned(),
+            since: now,
+            probe_at,
+            app_is_well_at: None,
+            sent_again_at: None,
+        }
+    }
+
+    /// Whether what a brake holds may be sent again: by one of all replicas, and in growing steps.
+    pub(super) fn may_send_again(&self, now: Timestamp) -> bool {
+        let (shortest, longest) = SENT_AGAIN;
+        let wait = (now.duration_since(self.since) / 4).clamp(shortest, longest);
+        now.duration_since(self.sent_again_at.unwrap_or(self.since)) >= wait
     }
 
     /// A brake lets go when the app has been seen to be well since, and an hour has passed; or after a day.

@@ -158,6 +158,17 @@ impl App {
         }
     }
 
+    /// Whether the brake is on.
+    pub fn is_braked(&self) -> bool {
+        self.is_held_by(HoldKind::Brake)
+    }
+
+    /// Takes the one turn at which what the brake holds is sent again; `false` if it is not time yet.
+    pub fn take_turn(&mut self, now: Timestamp) -> bool {
+        let brake = self.hold.as_mut().filter(|hold| hold.kind == HoldKind::Brake && hold.may_send_again(now));
+        brake.is_some_and(|hold| hold.sent_again_at.replace(now) != Some(now))
+    }
+
     /// Reads how full the limits are, from any answer: as soon as it is there, before more calls are begun.
     pub fn read_usage(&mut self, usage: &Usage, now: Timestamp) {
         self.pace.learn(usage, now);
@@ -485,6 +496,24 @@ mod tests {
         }
         app.judge(now + hours(2));
         assert_eq!(app.hold, None, "what was held and let go is believed");
+    }
+
+    #[test]
+    fn what_a_brake_holds_is_sent_again_after_a_quarter_of_its_age_and_once_for_all_replicas() {
+        let now = instant("2026-11-23T03:00:00Z");
+        let minutes = |count: i64| now + SignedDuration::from_mins(count);
+        let mut app = app();
+        assert!(!app.take_turn(now) && !app.is_braked(), "without a brake there is no turn to take");
+        for n in 0..20 {
+            app.learn(&sighting(n, Outcome::NeedsReconnect, Some(Scope::Connection)), now);
+        }
+        app.judge(now);
+        assert!(app.is_braked());
+        let turns: Vec<i64> = (0..600).filter(|minute| app.take_turn(minutes(*minute))).collect();
+        assert_eq!(turns[..6], [15, 30, 45, 60, 80, 107], "{turns:?}");
+        assert!(
+            turns.windows(2).all(|pair| pair[1] - pair[0] <= 60) && !app.take_turn(minutes(turns[turns.len() - 1]))
+        );
     }
 
     #[test]

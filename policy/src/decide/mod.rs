@@ -21,8 +21,12 @@ pub use lapse::lapse;
 /// <https://developers.facebook.com/docs/facebook-login/auth-vs-data>
 pub const INSPECT_AFTER: SignedDuration = SignedDuration::from_hours(12);
 
-/// A connection that came up for another try while the circuit or the brake holds comes up again after this time.
-pub const HELD_AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(15);
+/// A connection that came up for another try while the circuit or the brake holds comes up again after this time, or a
+/// quarter of what is left of its life.
+pub const HELD_AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// Why a token is in no doubt at all, and yet not to be sent: what came for it waits in a journal.
+const ANSWER_KEPT: &str = "answer_kept";
 
 /// With which step of the series a last try goes on that did not get through: an hour, or a quarter of what is left.
 const LAST_TRY_STEP: u32 = 3;
@@ -324,7 +328,7 @@ fn held(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>)
     let mut memory = connection.memory.clone();
     // A time that has come and is left as it is comes up again at the next look: every few seconds, as long as it holds.
     if let Some(at) = memory.as_mut().and_then(|memory| memory.next_try_at.as_mut()).filter(|at| **at <= context.now) {
-        *at = later(context.now, HELD_AGAIN_AFTER);
+        *at = backoff::rarely(connection.expires_at, later(context.now, HELD_AGAIN_AFTER), context.now);
     }
     Decision {
         counted: Some(Counted::Deferred),
@@ -367,6 +371,7 @@ pub fn intent(connection: &Connection, is_last_try: bool, context: &Context<'_>)
     let now = context.now;
     let state = State::Uncertain { sent_at: now, reason: "no_answer_yet".to_owned(), is_last: is_last_try };
     let mut memory = remember(connection, state, context);
+    memory.refresh_token = connection.refresh_token.as_ref().map(Secret::fingerprint);
     memory.next_try_at = (!is_last_try).then(|| last_try_at(connection, now));
     let events = is_last_try.then(|| Event {
         kind: EventKind::LastTry,
@@ -437,7 +442,10 @@ fn inspected(connection: &Connection, conclusion: &Conclusion, context: &Context
     let mut memory = remember(connection, calm, context);
     memory.incident = None;
     memory.expires_at = expires_at;
-    memory.data_access_ends_at = conclusion.data_access_ends_at.filter(|end| *end > now);
+    // That it has ended is no recovery: only the customer's login opens it again. Who was never told is not told of what
+    // ended long ago, and may be no trouble at all.
+    let was_told = before.as_ref().is_some_and(|incident| incident.told_days.is_some());
+    memory.data_access_ends_at = conclusion.data_access_ends_at.filter(|end| *end > now || was_told);
     match memory.data_access_ends_at {
         Some(end) if within(end, now, due::LOOK_AHEAD) => {
             memory.state = State::NotExtended;
@@ -482,13 +490,26 @@ fn refreshed(connection: &Connection, conclusion: &Conclusion, context: &Context
             attempts: if planted::has(Bug::AttemptsNotCleared) { Attempts::Keep } else { Attempts::Zero },
             error: ErrorText::Clear,
         }),
-        memory: worth_remembering(memory),
+        memory: worth_remembering(memory.clone()),
         events: vec![Event { kind: EventKind::Tried, outcome: Some(Outcome::Refreshed), text }],
         ..nothing(Outcome::Refreshed)
     };
-    let incident = connection.memory.as_ref().and_then(|memory| memory.incident.as_ref());
-    close(&mut decision, incident, conclusion.expires_at);
+    let before = connection.memory.as_ref();
+    if let Some((incident, end)) = before.and_then(|before| ends_all_the_same(before, conclusion, context.now)) {
+        let memory = decision.memory.get_or_insert(memory);
+        (memory.state, memory.incident, memory.data_access_ends_at) = (State::NotExtended, Some(incident), Some(end));
+    } else {
+        let incident = before.and_then(|memory| memory.incident.as_ref());
+        close(&mut decision, incident, conclusion.expires_at);
+    }
     decision
+}
+
+/// The incident, and the end of data access of which its customer was told: no refresh moves that.
+fn ends_all_the_same(before: &Memory, conclusion: &Conclusion, now: Timestamp) -> Option<(Incident, Timestamp)> {
+    let end = conclusion.data_access_ends_at.or(before.data_access_ends_at)?;
+    let incident = before.incident.as_ref().filter(|incident| incident.told_days.is_some())?;
+    within(end, now, due::LOOK_AHEAD).then(|| (incident.clone(), end))
 }
 
 fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>) -> Decision {
@@ -514,6 +535,10 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
             let never = conclusion.sends_once || planted::has(Bug::RefusedNeverProbed);
             (State::NeedsReconnect { reason }, Some(if never { backoff::NEVER } else { context.tomorrow }))
         }
+        // No last try either: whoever made it would have it refused as reused.
+        _ if conclusion.is_answer_kept => {
+            (State::Uncertain { sent_at: now, reason: ANSWER_KEPT.to_owned(), is_last: true }, Some(context.tomorrow))
+        }
         _ if conclusion.is_uncertain => {
             let state = State::Uncertain { sent_at: now, reason, is_last: false };
             (state, Some(last_try_at(connection, now)))
@@ -532,6 +557,11 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
     };
     let mut memory = remember(connection, state, context);
     memory.generation = generation;
+    if conclusion.token.is_some() {
+        memory.refresh_token = None;
+    } else if conclusion.sends_once && conclusion.was_sent {
+        memory.refresh_token = connection.refresh_token.as_ref().map(Secret::fingerprint);
+    }
     if conclusion.token.is_some() && connection.grant.refuses_young_tokens() {
         // It was made just now, though nothing else is known of it.
         memory.fresh_since = Some(now);
@@ -643,10 +673,13 @@ fn waits(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>
         Some(State::Uncertain { sent_at, reason, .. }) => {
             State::Uncertain { sent_at: *sent_at, reason: reason.clone(), is_last: false }
         }
+        // What is refused stays refused, whatever kept the daily look from it.
+        Some(refused @ State::NeedsReconnect { .. }) => refused.clone(),
         _ => State::Waiting { outcome, reason: conclusion.reason.to_owned(), times },
     };
+    let is_refused = matches!(state, State::NeedsReconnect { .. });
     let mut memory = remember(connection, state, context);
-    memory.next_try_at = Some(wait_until);
+    memory.next_try_at = Some(if is_refused { wait_until.max(context.tomorrow) } else { wait_until });
     decision.memory = Some(memory);
     decision
 }
@@ -665,6 +698,10 @@ pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_
             vec![Event { kind: EventKind::Vanished, outcome: None, text: "the app's row is gone".to_owned() }];
         return Some(decision);
     };
+    let is_spent = matches!(memory.state, State::Uncertain { .. } | State::NeedsReconnect { .. });
+    if row.generation() != memory.generation && is_spent && remembered_refresh_token(memory, row) {
+        return Some(moved_beside(memory, row, now));
+    }
     if row.generation() != memory.generation || was_extended_by_the_app(memory, row, now, settings.window) {
         return Some(replaced(memory, row, now));
     }
@@ -711,6 +748,26 @@ pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_
     Some(decision)
 }
 
+/// Whether what is remembered is about the refresh token that the row holds.
+fn remembered_refresh_token(memory: &Memory, row: &Connection) -> bool {
+    let own = row.refresh_token.as_ref().map(Secret::fingerprint);
+    memory.refresh_token.is_some() && memory.refresh_token == own
+}
+
+/// The app has put another access token beside a refresh token that was sent to a provider that takes it once: it is as
+/// spent, or as refused, as it was.
+fn moved_beside(memory: &Memory, row: &Connection, now: Timestamp) -> Decision {
+    let mut moved = memory.clone();
+    moved.generation = row.generation();
+    moved.expires_at = row.expires_at;
+    if matches!(moved.state, State::Uncertain { is_last: false, .. }) {
+        moved.next_try_at = Some(last_try_at(row, now));
+    }
+    let text = "the app put another access token beside the same refresh token".to_owned();
+    let events = vec![Event { kind: EventKind::Replaced, outcome: None, text }];
+    Decision { memory: Some(moved), events, ..nothing(Outcome::Superseded) }
+}
+
 /// The same token with a later date: the app has extended it by itself.
 fn was_extended_by_the_app(memory: &Memory, row: &Connection, now: Timestamp, window: SignedDuration) -> bool {
     let (Some(before), Some(after)) = (memory.expires_at, row.expires_at) else { return false };
@@ -743,8 +800,8 @@ fn replaced(memory: &Memory, row: &Connection, now: Timestamp) -> Decision {
 /// Nobody holds the connection any more, and no answer was written: whoever sent its token is gone, or has heard
 /// nothing. An intent becomes a fact, and a last try the end.
 fn admit_uncertainty(decision: &mut Decision, memory: &mut Memory, row: &Connection, now: Timestamp) {
-    let State::Uncertain { is_last, .. } = &memory.state else { return };
-    let is_last = *is_last;
+    let State::Uncertain { is_last, reason, .. } = &memory.state else { return };
+    let is_last = *is_last && reason != ANSWER_KEPT;
     if memory.incident.is_none() {
         memory.incident = Some(Incident::open(row, Outcome::Transient, now));
         decision.events.push(Event {
@@ -787,7 +844,8 @@ fn go_dark(decision: &mut Decision, memory: &mut Memory, row: &Connection, now: 
 
 fn warn(decision: &mut Decision, memory: &mut Memory, kind: NoticeKind, reason: Outcome, now: Timestamp) {
     let Some(incident) = memory.incident.as_mut() else { return };
-    incident.warned_at = Some(now).filter(|_| !planted::has(Bug::WarningNotRemembered));
+    incident.warned_at = incident.warned_at.or(Some(now)).filter(|_| !planted::has(Bug::WarningNotRemembered));
+    incident.told_refused |= kind == NoticeKind::NeedsReconnect;
     decision.warns = true;
     decision.flag = Some(true);
     decision.notices.push(Notice {
@@ -858,6 +916,7 @@ fn remember(connection: &Connection, state: State, context: &Context<'_>) -> Mem
     let mut memory = Memory::of(connection.generation(), state, context.now);
     memory.since = since;
     memory.incident = before.and_then(|memory| memory.incident.clone());
+    memory.refresh_token = connection.memory_of_this_refresh_token().and_then(|memory| memory.refresh_token.clone());
     let of_this_generation = connection.memory_of_this_generation();
     memory.fresh_since = of_this_generation.and_then(|memory| memory.fresh_since);
     memory.counted_at = of_this_generation.and_then(|memory| memory.counted_at);

@@ -447,6 +447,35 @@ mod data_access {
     }
 
     #[test]
+    fn neither_a_refresh_nor_the_end_itself_is_a_recovery() {
+        let settings = settings();
+        let context = context(&settings);
+        let end = now() + hours(6 * 24);
+        let mut row = facebook();
+        live(&mut row, &inspection(Some(end)), &context);
+        let told = row.memory.clone().expect("remembered").incident;
+        live(&mut row, &concluded(Outcome::NeedsReconnect), &context);
+        let refreshed = live(&mut row, &success(), &context);
+        assert!(!refreshed.recovers && refreshed.flag.is_none() && refreshed.notices.is_empty());
+        let memory = row.memory.clone().expect("remembered");
+        assert_eq!((memory.state, memory.data_access_ends_at), (State::NotExtended, Some(end)));
+        assert_eq!(memory.incident, told);
+
+        let later = Context { now: end + hours(24), ..context };
+        let ended = live(&mut row, &inspection(Some(end)), &later);
+        assert!(!ended.recovers && row.memory.as_ref().is_some_and(|memory| memory.incident.is_some()));
+        let login = live(&mut row, &inspection(Some(end + hours(90 * 24))), &later);
+        assert!(login.recovers && row.memory.is_none());
+    }
+
+    #[test]
+    fn who_was_never_told_is_not_told_of_an_end_that_is_past() {
+        let settings = settings();
+        let decision = decide(&facebook(), &inspection(Some(now() - hours(24))), &context(&settings));
+        assert!(decision.memory.is_none() && decision.notices.is_empty());
+    }
+
+    #[test]
     fn an_end_before_the_next_refresh_is_looked_at_14_days_ahead() {
         let settings = settings();
         let end = now() + hours(30 * 24);
@@ -504,6 +533,67 @@ fn another_refresh_token_under_the_same_access_token_ends_what_was_wrong() {
     assert!(row.memory_of_this_generation().is_none());
     let replaced = reconcile(row.memory.as_ref().expect("remembered"), Some(&row), &context).expect("it is seen");
     assert!(replaced.recovers && replaced.flag == Some(false));
+}
+
+#[test]
+fn another_access_token_beside_a_refresh_token_that_may_be_spent_changes_nothing_of_that() {
+    let settings = settings();
+    let context = context(&settings);
+    let mut row = Connection { refresh_token: Some(Secret::new("r-0")), grant: Grant::Oauth2, ..row(0) };
+    row.memory = intent(&row, false, &context).memory;
+    (row.token, row.expires_at) = (Secret::new("by the app"), Some(now() + hours(40 * 24)));
+    assert!(row.memory_of_this_generation().is_none() && row.memory_of_this_refresh_token().is_some());
+    let moved = reconcile(row.memory.as_ref().expect("remembered"), Some(&row), &context).expect("it is seen");
+    assert!(!moved.recovers && moved.notices.is_empty());
+    row.memory = moved.memory;
+    let memory = row.memory_of_this_generation().expect("it speaks of the new pair");
+    assert!(matches!(memory.state, State::Uncertain { is_last: false, .. }));
+    assert_eq!(memory.next_try_at, Some(now() + hours(39 * 24)), "the last try is made in the last day");
+    assert!(reconcile(memory, Some(&row), &context).is_some_and(|opened| opened.memory.is_some()));
+}
+
+#[test]
+fn an_answer_that_waits_in_a_journal_needs_no_last_try_and_no_customer() {
+    let settings = settings();
+    let context = context(&settings);
+    let mut row = Connection { refresh_token: Some(Secret::new("r-0")), grant: Grant::Oauth2, ..row(0) };
+    let kept = Conclusion { sends_once: true, is_answer_kept: true, ..concluded(Outcome::Unrecognised) };
+    let decision = live(&mut row, &kept, &context);
+    assert!(!decision.warns && decision.write.is_some_and(|write| write.attempts == Attempts::AddOne));
+    let memory = row.memory.clone().expect("remembered");
+    assert!(matches!(memory.state, State::Uncertain { is_last: true, .. }));
+    assert_eq!(reconcile(&memory, Some(&row), &context), None, "nothing becomes of it by itself");
+    let late = Context { now: now() + hours(4 * 24), ..context };
+    let warned = reconcile(&memory, Some(&row), &late).expect("the end is near");
+    assert!(warned.warns, "what cannot be stored for days ends all the same");
+}
+
+#[test]
+fn what_is_refused_stays_refused_when_the_daily_look_meets_a_limit() {
+    let settings = settings();
+    let context = context(&settings);
+    let mut row = row(0);
+    live(&mut row, &concluded(Outcome::NeedsReconnect), &context);
+    let limited = Conclusion { scope: Some(Scope::Connection), ..concluded(Outcome::RateLimited) };
+    live(&mut row, &limited, &context);
+    let memory = row.memory.expect("remembered");
+    assert_eq!((memory.state.name(), memory.next_try_at), ("needs_reconnect", Some(context.tomorrow)));
+}
+
+#[test]
+fn what_a_brake_holds_comes_up_again_in_an_hour_or_in_a_quarter_of_what_is_left() {
+    let settings = settings();
+    let calm = context(&settings);
+    let held = Context { is_held: true, ..calm };
+    let next = |left: i64| {
+        let mut row = Connection { expires_at: Some(now() + hours(left)), ..row(0) };
+        live(&mut row, &concluded(Outcome::NeedsReconnect), &calm);
+        row.memory.as_mut().expect("remembered").next_try_at = Some(now());
+        let decision = live(&mut row, &Conclusion { is_held: true, ..concluded(Outcome::NeedsReconnect) }, &held);
+        assert_eq!(decision.counted, Some(Counted::Deferred));
+        row.memory.and_then(|memory| memory.next_try_at).map(|at| at.duration_since(now()).as_mins())
+    };
+    assert_eq!((next(100), next(2)), (Some(60), Some(30)));
 }
 
 #[test]

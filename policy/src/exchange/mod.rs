@@ -81,6 +81,12 @@ pub struct Conclusion {
     pub was_last_try: bool,
     /// It was not sent because sending it again is not allowed.
     pub is_kept_back: bool,
+    /// The token was spent, and what came for it is in a journal until the database takes it: nobody sends it again, and
+    /// there is nothing that a customer could do.
+    pub is_answer_kept: bool,
+    /// A refusal that nobody looked at a second time, because the app's brake holds refusals: it is held, whatever
+    /// becomes of the brake meanwhile.
+    pub is_held: bool,
 }
 
 impl Conclusion {
@@ -103,6 +109,8 @@ impl Conclusion {
             is_uncertain: false,
             was_last_try: false,
             is_kept_back: false,
+            is_answer_kept: false,
+            is_held: false,
         }
     }
 
@@ -221,7 +229,7 @@ impl Exchange {
     /// Why this generation must not be sent now, to a provider that punishes reuse; `None` if it may. Whoever
     /// asks, and however much: the one last try is made when its time has come.
     fn keeps_back(&mut self, connection: &Connection, now: Timestamp) -> Option<&'static str> {
-        let memory = connection.memory_of_this_generation().filter(|_| self.terms.class == Class::Strict)?;
+        let memory = connection.memory_of_this_refresh_token().filter(|_| self.terms.class == Class::Strict)?;
         match &memory.state {
             State::Uncertain { is_last: false, .. } if memory.next_try_at.is_some_and(|at| at <= now) => {
                 self.is_last_try = true;
@@ -281,6 +289,18 @@ impl Exchange {
                 Step::Call(_) => self.conclude(Conclusion::of(verdict)),
             },
             _ => self.conclude(Conclusion::of(verdict)),
+        }
+    }
+
+    /// Concludes with a refusal that was to be looked at a second time; `None` if no such look is pending. While the
+    /// brake holds refusals a second one is believed no more than the first, and would only double the calls.
+    pub fn hold(&mut self) -> Option<Conclusion> {
+        match std::mem::replace(&mut self.phase, Phase::Refreshing) {
+            Phase::Confirming(first) => Some(Conclusion { is_held: true, ..self.conclude(Conclusion::of(first)) }),
+            other => {
+                self.phase = other;
+                None
+            }
         }
     }
 

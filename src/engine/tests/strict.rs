@@ -249,9 +249,11 @@ fn what_the_database_refuses_to_store_is_sent_by_nobody_else() {
     assert_eq!((world.night(&engine).failed, world.script.drain()), (1, 1));
     world.store.refuse_row(0, "1", None);
 
-    assert!(matches!(state(&world, 1), Some(State::NeedsReconnect { .. })));
-    let memory = world.memory(1).expect("it is remembered");
-    assert_eq!(memory.next_try_at, Some(perene_policy::backoff::NEVER));
+    let is_kept = |state: Option<State>| matches!(state, Some(State::Uncertain { is_last: true, .. }));
+    assert!(is_kept(state(&world, 1)), "nobody makes a last try");
+    let other = world.engine_elsewhere();
+    world.serve(&other, seconds(40 * 60));
+    assert!(is_kept(state(&world, 1)) && world.script.drain() == 0, "another replica has not got the answer");
 
     world.serve(&engine, seconds(20));
     assert_eq!(
@@ -259,6 +261,52 @@ fn what_the_database_refuses_to_store_is_sent_by_nobody_else() {
         (1, 0, false),
         "it is stored from the journal"
     );
+}
+
+/// A standby without the latest commits takes over two seconds after a run has begun.
+fn fail_over_in_a_run(world: &World, engine: &crate::engine::Engine) {
+    let before = world.store.snapshot();
+    let request = RunRequest::all(RunKind::Scheduled);
+    let failover = async {
+        crate::clock::Clock::sleep(&world.clock, seconds(2)).await;
+        world.store.fail_over(before);
+    };
+    let (report, ()) = world.clock.run(join(engine.run(&request, &Stop::never(), &|_| {}), failover));
+    report.expect("runs");
+}
+
+#[test]
+fn an_intent_that_a_failover_has_lost_is_put_there_again_by_who_has_sent_it() {
+    // The answer comes, or is given up, after the standby has taken over: the lease is gone.
+    for reply in [|| Reply::lost().after(seconds(30)), || Reply::invalid_grant().after(seconds(10))] {
+        let world = strict();
+        world.insert_pair(1, minutes(18));
+        world.script.answer(move |_| reply());
+        let engine = world.engine();
+        fail_over_in_a_run(&world, &engine);
+        assert_eq!(world.script.drain(), 1);
+        world.serve(&engine, seconds(20));
+        assert!(matches!(state(&world, 1), Some(State::Uncertain { .. } | State::NeedsReconnect { .. })));
+        world.serve(&world.engine_elsewhere(), seconds(300));
+        assert_eq!(world.script.drain(), 0, "it is sent once");
+    }
+}
+
+#[test]
+fn what_a_failover_has_lost_of_a_spent_token_is_put_there_again_by_who_had_written_it() {
+    // The answer is there at once, and so is the commit that the standby never gets.
+    let world = strict();
+    world.insert_pair(1, minutes(18));
+    world.script.answer(|_| Reply::lost());
+    let engine = world.engine();
+    let before = world.store.snapshot();
+    world.night(&engine);
+    world.store.fail_over(before);
+    assert!(state(&world, 1).is_none() && world.script.drain() == 1);
+    world.serve(&engine, seconds(20));
+    assert!(matches!(state(&world, 1), Some(State::Uncertain { .. })));
+    world.serve(&world.engine_elsewhere(), seconds(300));
+    assert_eq!(world.script.drain(), 0, "it is sent once");
 }
 
 #[test]

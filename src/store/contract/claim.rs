@@ -33,13 +33,7 @@ pub(crate) async fn rows_without_a_token_are_never_handed_out<F: Fixture>() {
         }
     }
     let ids: Vec<String> = (1..=4).map(|id| id.to_string()).collect();
-    let all = [
-        Which::Due { window: days(7) },
-        Which::Undated,
-        Which::Retry { ahead: days(7) },
-        Which::Live,
-        Which::Named { ids: &ids },
-    ];
+    let all = [Which::Due { window: days(7) }, Which::Undated, Which::Retry, Which::Live, Which::Named { ids: &ids }];
     for which in all {
         let claim = Claim { which, ..due() };
         assert_eq!(world.store.count(&claim).await.expect("counts"), 0, "{which:?}");
@@ -95,7 +89,8 @@ pub(crate) async fn retry_takes_what_is_remembered_and_whose_time_has_come<F: Fi
                 .await;
         }
     }
-    for (id, state) in [(9, State::Healthy), (10, State::NotExtended)] {
+    let waiting = State::Waiting { outcome: Outcome::RateLimited, reason: "test".to_owned(), times: 0 };
+    for (id, state) in [(9, State::Healthy), (10, State::NotExtended), (11, waiting)] {
         world.insert(id, &format!("EAA-{id}"), Some(now() + days(50 + id))).await;
         world
             .remember(id, |_, memory| {
@@ -106,9 +101,9 @@ pub(crate) async fn retry_takes_what_is_remembered_and_whose_time_has_come<F: Fi
     }
     world.insert(8, "EAA-no-time", Some(now() + days(1))).await;
     world.remember(8, |_, _| ()).await;
-    let claim = Claim { which: Which::Retry { ahead: days(14) }, ..due() };
-    assert_eq!(world.store.count(&claim).await.expect("counts"), 6);
-    let expected = ["3", "1", "4", "9", "10", "2"];
+    let claim = Claim { which: Which::Retry, ..due() };
+    assert_eq!(world.store.count(&claim).await.expect("counts"), 7);
+    let expected = ["3", "1", "4", "9", "10", "11", "2"];
     assert_eq!(keys(&world.claim(claim).await.connections), expected, "those without a date come last");
 }
 
@@ -265,7 +260,7 @@ pub(crate) async fn what_is_overdue_is_handed_out_where_it_is_asked_for<F: Fixtu
     let mut failure = failed(&first);
     failure.memory.as_mut().expect("a failure is remembered").next_try_at = Some(now());
     world.commit(leased(first, failure)).await;
-    let retry = Claim { which: Which::Retry { ahead: days(14) }, ..due_elsewhere() };
+    let retry = Claim { which: Which::Retry, ..due_elsewhere() };
     assert!(world.store.peek(&retry).await.expect("reads").is_empty());
     let retry = Claim { overdue: days(5), ..retry };
     assert_eq!(keys(&world.claim(retry).await.connections), ["2"]);

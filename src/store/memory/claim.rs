@@ -73,7 +73,7 @@ fn wanted<'a>(table: &'a Table, mapped: &'a Mapped, claim: &'a Claim<'a>) -> Box
             let never_expires = table.kept(key).is_some_and(|kept| kept.memory.state == Standing::NeverExpires);
             !never_expires && !waits(table, key, now)
         })),
-        Which::Retry { ahead } => Box::new(to_be_tried(table, claim, ahead).into_iter()),
+        Which::Retry => Box::new(to_be_tried(table, claim).into_iter()),
         Which::Live => {
             let dated =
                 Some(dated(table, claim)).filter(|_| !matches!(claim.after, Some(Cursor { expires_us: None, .. })));
@@ -109,25 +109,13 @@ fn undated<'a>(table: &'a Table, claim: &Claim<'_>) -> impl Iterator<Item = Cand
     table.undated_from(from).filter(move |key| after.as_ref() != Some(key)).map(|key| (None, key.clone()))
 }
 
-fn to_be_tried(table: &Table, claim: &Claim<'_>, ahead: SignedDuration) -> Vec<Candidate> {
-    let (now, since, end) = (claim.now, claim.since(), later(claim.now, ahead));
+fn to_be_tried(table: &Table, claim: &Claim<'_>) -> Vec<Candidate> {
+    let (now, since) = (claim.now, claim.since());
     let mut rows: Vec<Candidate> = table
         .to_be_tried(now)
         .filter_map(|key| {
             let row = table.row(key).filter(|row| row.has_token())?;
-            let state = table.kept(key).map(|kept| &kept.memory.state);
-            let is_far_too = matches!(
-                state,
-                Some(
-                    Standing::Healthy
-                        | Standing::NotExtended
-                        | Standing::NeedsReconnect { .. }
-                        | Standing::Failing { .. }
-                )
-            );
-            row.expires_at
-                .is_none_or(|at| since < at && (at < end || is_far_too))
-                .then(|| (row.expires_at, key.clone()))
+            row.expires_at.is_none_or(|at| since < at).then(|| (row.expires_at, key.clone()))
         })
         .collect();
     rows.sort_unstable_by(|a, b| place(a).cmp(&place(b)));

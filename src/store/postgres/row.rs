@@ -131,12 +131,9 @@ impl Wanted {
             Which::Undated => {
                 (format!("{expiry} IS NULL AND c.state IS DISTINCT FROM 'never_expires' AND {is_waiting_over}"), None)
             }
-            Which::Retry { ahead } => {
-                let is_far = format!(
-                    "({expiry} > {since} AND c.state IN ('healthy', 'not_extended', 'needs_reconnect', 'failing'))"
-                );
-                let is_wanted = format!("({expiry} IS NULL OR ({is_ahead}) OR {is_far})");
-                (format!("c.next_try_at <= $2::timestamptz AND {is_wanted}"), Some(ahead))
+            Which::Retry => {
+                let is_alive = format!("({expiry} IS NULL OR {expiry} > {since})");
+                (format!("c.next_try_at <= $2::timestamptz AND {is_alive}"), None)
             }
             Which::Live => (format!("({expiry} IS NULL OR {expiry} > {now})"), None),
             Which::Named { .. } => (format!("{id} = ANY ($6::text[]::{}[])", shape.id.cast_type()), None),
@@ -162,7 +159,7 @@ impl Wanted {
         };
         // What is tried again is found by what is remembered, all else by the app's own index.
         let from = match claim.which {
-            Which::Retry { .. } => format!(
+            Which::Retry => format!(
                 "FROM perene.connection c JOIN {} t ON t.{} = {}",
                 shape.table,
                 shape.id.column,
@@ -174,7 +171,7 @@ impl Wanted {
                 shape.id.text()
             ),
         };
-        let source = if matches!(claim.which, Which::Retry { .. }) { "c.source = $1 AND " } else { "" };
+        let source = if matches!(claim.which, Which::Retry) { "c.source = $1 AND " } else { "" };
         Some(Self {
             from,
             condition: format!("{source}{id} IS NOT NULL AND t.{}::text <> '' AND {which}{grant}", shape.token),

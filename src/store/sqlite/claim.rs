@@ -134,7 +134,7 @@ async fn reread(
 }
 
 pub(super) fn push_from(statement: &mut Statement, mapped: &Mapped, shapes: &Shapes, claim: &Claim<'_>) {
-    if matches!(claim.which, Which::Retry { .. }) {
+    if matches!(claim.which, Which::Retry) {
         // What is remembered is little: it leads.
         statement.push(format!(
             " FROM perene_connection AS c CROSS JOIN {} AS t ON {} = c.id AND c.source = ",
@@ -180,12 +180,9 @@ pub(super) fn push_conditions(statement: &mut Statement, mapped: &Mapped, shapes
             statement.push(format!(" AND {expires} IS NULL AND coalesce(c.state, '') <> 'never_expires'"));
             statement.push(" AND (c.next_try_at IS NULL OR c.next_try_at <= ").push_bind(micros(now)).push(")");
         }
-        Which::Retry { ahead } => {
-            let end = now.saturating_add(ahead).unwrap_or(now);
+        Which::Retry => {
             statement.push(" AND c.next_try_at <= ").push_bind(micros(now));
-            statement.push(format!(" AND ({expires} IS NULL OR ({millis} > ")).push_bind(since_ms);
-            statement.push(format!(" AND ({millis} < ")).push_bind(end_ms(end));
-            statement.push(" OR c.state IN ('healthy', 'not_extended', 'needs_reconnect', 'failing'))))");
+            statement.push(format!(" AND ({expires} IS NULL OR {millis} > ")).push_bind(since_ms).push(")");
         }
         Which::Live => {
             statement.push(format!(" AND ({expires} IS NULL OR {millis} > ")).push_bind(now_ms).push(")");

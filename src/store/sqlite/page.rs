@@ -43,7 +43,7 @@ pub(super) async fn candidates(
         Which::Due { window } => claim.now.saturating_add(window).unwrap_or(claim.now),
         Which::Live => Timestamp::MAX,
         // By key, or led by the little that is remembered: nothing has to be sorted but the page.
-        Which::Undated | Which::Retry { .. } | Which::Named { .. } => {
+        Which::Undated | Which::Retry | Which::Named { .. } => {
             return fetch(connection, plain(mapped, shapes, claim, claim.limit)).await;
         }
     };
