@@ -3,7 +3,8 @@
 //! A service looks every five seconds, and nearly always finds nothing to do. Here a rest goes on to the next instant
 //! at which something can be due: every such instant stands in the database, or follows from what a replica did a
 //! moment ago. After each deed the looks that come 5, 35 and 65 seconds later are kept: what a look does may be due
-//! only half a minute after the one before (the sweep), or a minute after a run (what others had in flight).
+//! only half a minute after the one before (the sweep), or a minute after a run (what others had in flight). A look that
+//! came too soon after a sweep for another one is followed by one that does not.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +13,12 @@ use jiff::{SignedDuration, Timestamp};
 /// The looks after a deed.
 const AFTER_A_DEED: [SignedDuration; 3] =
     [SignedDuration::from_secs(5), SignedDuration::from_secs(35), SignedDuration::from_secs(65)];
+
+/// So long after a sweep the next one is due.
+const AFTER_A_SWEEP: SignedDuration = SignedDuration::from_secs(31);
+
+/// Who could not sweep for so long waits for what ends the trouble.
+const GIVES_UP_AFTER: SignedDuration = SignedDuration::from_mins(15);
 
 /// However quiet it is, somebody looks this often.
 const AT_LEAST_EVERY: SignedDuration = SignedDuration::from_hours(24);
@@ -44,11 +51,19 @@ impl Agenda {
         self.instants.remove(&(at, owner));
     }
 
-    /// The first instant after `since` at which somebody has to look.
-    pub(super) fn next_after(&self, since: Timestamp) -> Timestamp {
+    /// The first instant after `since` at which somebody has to look who swept last at `swept_at`.
+    pub(super) fn next_after(&self, since: Timestamp, swept_at: Option<Timestamp>) -> Timestamp {
         let deed = AFTER_A_DEED.into_iter().map(|wait| self.deed_at + wait).find(|at| *at > since);
         let due = self.instants.range((since, NOBODYS)..).map(|(at, _)| *at).find(|at| *at > since);
-        deed.into_iter().chain(due).min().unwrap_or(since + AT_LEAST_EVERY).min(since + AT_LEAST_EVERY)
+        let unswept = swept_at.filter(|swept| {
+            if since.duration_since(*swept) > GIVES_UP_AFTER {
+                return false;
+            }
+            let first = self.instants.range((*swept, NOBODYS)..).next();
+            first.is_some_and(|(at, _)| *at <= since)
+        });
+        let sweep = unswept.map(|swept| (swept + AFTER_A_SWEEP).max(since + AFTER_A_DEED[0]));
+        deed.into_iter().chain(due).chain(sweep).min().unwrap_or(since + AT_LEAST_EVERY).min(since + AT_LEAST_EVERY)
     }
 
     /// Forgets what lies before `now`.

@@ -458,6 +458,8 @@ impl Course {
                 let mut ahead = self.database_clock.ahead.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 *ahead += SignedDuration::from_secs(self.chance.between(1, 60) as i64);
                 world.database_ahead = *ahead;
+                // Leases lapse earlier by that much.
+                world.disturb(now);
             }
             Kind::Revoked => {
                 let (since, account) = (now, &mut world.accounts[number]);
@@ -557,7 +559,7 @@ impl World {
         let resting = resting.filter(|(_, replica)| replica.paused_until.is_none());
         let resting = resting.filter_map(|(number, replica)| Some((number, replica.resting.as_ref()?)));
         let next = resting.filter(|(_, resting)| !resting.is_over).map(|(number, resting)| {
-            let due = self.agenda.next_after(resting.since);
+            let due = self.agenda.next_after(resting.since, self.replicas[number].swept_at);
             let wait = Duration::try_from(due.duration_since(resting.since)).unwrap_or_default();
             let tick = resting.tick.as_nanos().max(1);
             let ticks = wait.as_nanos().div_ceil(tick).max(1);
@@ -581,6 +583,9 @@ impl World {
         (state.is_up, state.resting, state.paused_until) = (false, None, None);
         for seen in &mut self.observer.seen {
             seen.in_flight.retain(|replica| *replica != number);
+            // What only the dead one was told may be asked again.
+            let is_fresh = seen.last_call_at.is_some_and(|at| now.duration_since(at) < SignedDuration::from_mins(1));
+            seen.limited_until = seen.limited_until.filter(|(_, told)| !is_fresh || *told != number);
         }
         self.disturb(now);
     }
@@ -596,6 +601,18 @@ impl World {
         self.note_good(now);
     }
 
+    /// An intent that the standby has not got, and of which its process has heard nothing, is in no journal: nobody can know
+    /// that the token was sent.
+    fn forgive_forgotten_intent(&mut self, number: usize) {
+        let seen = &self.observer.seen[number];
+        let is_known = seen.memory.as_ref().is_some_and(|memory| memory.refresh_token.is_some());
+        if let Some(generation) = seen.in_doubt.filter(|_| seen.in_flight.is_empty() && !is_known)
+            && let Some(generation) = self.accounts[number].generations.get_mut(generation)
+        {
+            generation.sent = 0;
+        }
+    }
+
     /// The rows are what the standby has: some went back, through nobody's fault.
     fn saw_fail_over(&mut self, now: Timestamp) {
         let _ = self.store.take_changes();
@@ -608,6 +625,7 @@ impl World {
             self.observer.seen[number].version_of_run = u64::MAX;
             // What was called since then may be forgotten, and is called again.
             self.observer.seen[number].calls.clear();
+            self.forgive_forgotten_intent(number);
             self.expect_back(number, before, now);
         }
         self.recall_messages();

@@ -59,7 +59,13 @@ impl Database {
             self.clock.sleep(takes / 2).await;
         }
         match fate {
-            Fate::Well => Ok(result),
+            Fate::Well => {
+                if call == "remembered" {
+                    let mut world = lock(&self.world);
+                    world.replicas[self.replica].swept_at = Some(self.clock.now());
+                }
+                Ok(result)
+            }
             Fate::Dies => die().await,
             Fate::Fails(error) => Err(error),
         }

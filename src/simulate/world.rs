@@ -36,6 +36,8 @@ pub(super) async fn die() -> ! {
 #[derive(Debug, Default)]
 pub(super) struct ReplicaState {
     pub(super) resting: Option<Resting>,
+    /// When it last looked at all that is remembered.
+    pub(super) swept_at: Option<Timestamp>,
     /// It dies in this step: where.
     pub(super) doomed: Option<&'static str>,
     pub(super) is_up: bool,

@@ -1,6 +1,7 @@
 //! What is sent to providers, and what becomes of what they issue.
 
 use jiff::{SignedDuration, Timestamp};
+use perene_policy::answer::NoAnswerKind;
 use perene_policy::{Endpoint, State};
 
 use super::super::reply::{Asked, Meaning, Reply};
@@ -14,7 +15,7 @@ const CALLS_AT_ONCE: usize = 3;
 const CALLS_A_DAY: usize = 45;
 
 /// A probe in thirty seconds, and the further tries of fewer connections than open a circuit.
-const CALLS_AN_HOUR_WHILE_DOWN: usize = 300;
+const CALLS_AN_HOUR_WHILE_DOWN: usize = 240;
 
 const fn seconds(count: i64) -> SignedDuration {
     SignedDuration::from_secs(count)
@@ -60,7 +61,11 @@ impl World {
         self.check_pace(asked, now);
         self.check_limits(asked, now);
         self.check_calls_to_one_that_is_down(asked.app, now);
+        let is_once = self.is_strict(number) && asked.endpoint != Endpoint::DebugToken;
         let seen = &mut self.observer.seen[number];
+        if is_once {
+            (seen.in_doubt, seen.intended_at) = (Some(asked.generation), None);
+        }
         seen.in_flight.push(asked.replica);
         seen.last_call_at = Some(now);
         seen.calls.push_back((now, asked.replica));
@@ -77,8 +82,8 @@ impl World {
             return;
         }
         let Some(expires_at) = seen.expires_at else { return };
-        // An answer to the call before may have taken half a minute.
-        if expires_at + seconds(60) < now && account.refresh_token(0).is_none() {
+        // The answers to the two calls before may have taken half a minute each.
+        if expires_at + seconds(70) < now && account.refresh_token(0).is_none() {
             return self.broke("expired_row_sent", Some(number), now, format!("the row says {expires_at}"));
         }
         let is_remembered = seen.memory.as_ref().is_some_and(|memory| memory.next_try_at.is_some());
@@ -89,7 +94,7 @@ impl World {
         let account = &self.accounts[number];
         let generation = &account.generations[asked.generation];
         let age = now.duration_since(generation.issued_at);
-        if account.grant.refuses_young_tokens() && age < hours(24) && !generation.is_of_login {
+        if account.grant.refuses_young_tokens() && age + self.database_ahead < hours(24) && !generation.is_of_login {
             self.broke("young_token_sent", Some(number), now, format!("it is {} minutes old", age.as_mins()));
         }
     }
@@ -97,7 +102,7 @@ impl World {
     fn check_pace(&mut self, asked: &Asked, now: Timestamp) {
         let number = asked.account;
         let seen = &self.observer.seen[number];
-        let recent = seen.calls.iter().rev().take(CALLS_AT_ONCE);
+        let recent = seen.calls.iter().rev().take(2 * CALLS_AT_ONCE);
         let at_once =
             recent.filter(|(at, replica)| *replica == asked.replica && now.duration_since(*at) < seconds(14)).count();
         let others = seen.in_flight.iter().any(|replica| *replica != asked.replica);
@@ -105,8 +110,14 @@ impl World {
         let expires_soon = seen.expires_at.is_none_or(|at| at.duration_since(now) < hours(48));
         let a_day = seen.calls.len();
         // A brake that has just let go sends what it held, some of it for the second time in this look.
-        let may_be_sent_anew = self.observer.storm_since[self.app_of(number)].is_some();
-        if at_once >= CALLS_AT_ONCE && !may_be_sent_anew {
+        let app = self.app_of(number);
+        let may_be_sent_anew = self.observer.storm_since[app].is_some()
+            || self.observer.is_braked[app]
+            || self.observer.braked_at[app].is_some_and(|at| now.duration_since(at) < seconds(60));
+        // The run may begin in the very moment at which a retry was due.
+        let is_run = self.observer.run_begun_at.is_some_and(|at| now.duration_since(at) < seconds(14));
+        let most = if is_run { 2 * CALLS_AT_ONCE } else { CALLS_AT_ONCE };
+        if at_once >= most && !may_be_sent_anew {
             self.broke("too_many_calls", Some(number), now, format!("the fourth call of replica {}", asked.replica));
         }
         let is_calm = now.duration_since(self.observer.disturbed_at) > seconds(120);
@@ -141,8 +152,8 @@ impl World {
     fn check_limits(&mut self, asked: &Asked, now: Timestamp) {
         let number = asked.account;
         let seen = &self.observer.seen[number];
-        let own = seen.limited_until.filter(|until| now + seconds(1) < *until);
-        if let Some(until) = own {
+        let own = seen.limited_until.filter(|(until, _)| now + seconds(1) < *until);
+        if let Some((until, _)) = own {
             self.broke(
                 "called_while_limited",
                 Some(number),
@@ -194,6 +205,13 @@ impl World {
         if let Some(place) = seen.in_flight.iter().position(|replica| *replica == asked.replica) {
             seen.in_flight.swap_remove(place);
         }
+        // The last try is the last whatever error it is answered with, if it got through to the token.
+        let is_last =
+            seen.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::Uncertain { is_last: true, .. }));
+        let is_told = tells_what_became_of_it(reply) && !panics && (!is_last || meaning != Meaning::Trouble);
+        if is_told && seen.in_doubt == Some(asked.generation) {
+            seen.in_doubt = None;
+        }
         match meaning {
             Meaning::Issued(generation) => {
                 seen.refusals.clear();
@@ -214,7 +232,7 @@ impl World {
                 seen.refusals.push_back(now);
             }
             Meaning::Limited(until) if asked.grant != perene_policy::Grant::Oauth2 && is_row_limit => {
-                seen.limited_until = Some(until);
+                seen.limited_until = Some((until, asked.replica));
             }
             Meaning::Limited(until) => {
                 let known = &mut self.observer.limited_until[app];
@@ -239,9 +257,7 @@ impl World {
     /// Generations that have come whole must be in the database or in a journal: looked at when a process died, when a
     /// standby took over, and now and then.
     pub(in super::super) fn check_generations(&mut self, now: Timestamp) {
-        if self.observer.unsettled.is_empty() || self.weather.is_on(super::super::faults::Kind::JournalFull) {
-            return;
-        }
+        let is_full = self.weather.is_on(super::super::faults::Kind::JournalFull);
         let unsettled: Vec<(usize, usize)> = self.observer.unsettled.keys().copied().collect();
         for (number, generation) in unsettled {
             let seen = &self.observer.seen[number];
@@ -251,7 +267,9 @@ impl World {
             let account = &self.accounts[number];
             let (id, token) = (self.row_id(number), account.token(generation));
             let is_kept = self.journals.iter().any(|journal| journal.holds(&id, &token));
-            if is_over {
+            let mut serving = self.journals.iter().zip(&self.replicas).filter(|(_, replica)| replica.is_up);
+            let is_at_hand = serving.any(|(journal, _)| journal.holds(&id, &token));
+            if is_over || (is_full && !is_kept) {
                 self.observer.unsettled.remove(&(number, generation));
             } else if !is_kept {
                 self.observer.unsettled.remove(&(number, generation));
@@ -260,11 +278,22 @@ impl World {
             } else if now.duration_since(received_at) > hours(3)
                 && self.has_been_good_for(number, hours(3), now)
                 && !self.is_row_refused(number)
+                && is_at_hand
             {
                 self.observer.unsettled.remove(&(number, generation));
                 let text = format!("generation {generation} has been in a journal since {received_at}");
                 self.broke("kept_answer_not_stored", Some(number), now, text);
             }
         }
+    }
+}
+
+/// Whether an answer tells if the token was spent: by what every client of RFC 6749 knows. An error of the client's own is
+/// an answer; an error of the server, or a success that cannot be read, is none.
+fn tells_what_became_of_it(reply: &Reply) -> bool {
+    match (&reply.result, reply.meaning) {
+        (_, Meaning::Issued(_) | Meaning::Refused | Meaning::Limited(_)) => true,
+        (Ok(answer), _) => (300..500).contains(&answer.status),
+        (Err(no_answer), _) => no_answer.kind == NoAnswerKind::NotSent,
     }
 }

@@ -36,14 +36,24 @@ impl World {
     fn check_could_be_helped(&mut self, number: usize, at: Timestamp, now: Timestamp) -> bool {
         let account = &self.accounts[number];
         let seen = &self.observer.seen[number];
-        if !account.is_well(now) || seen.generation.is_none() || self.is_row_refused(number) {
+        // What was spent without our hearing of it cannot be sent with success.
+        let is_spent = self.is_strict(number) && seen.generation != Some(account.latest());
+        if !account.is_well(now) || seen.generation.is_none() || is_spent || self.is_row_refused(number) {
             return false;
         }
         let mut from = at - self.fleet.settings.window;
         from = from.max(account.well_since()).max(seen.since.unwrap_or(from));
         let app = self.app_of(number);
         let longest = self.observer.goods[app].longest(from, at);
-        if longest < ENOUGH {
+        let is_enough = if self.is_strict(number) && seen.in_doubt == seen.generation {
+            // It is sent once more, in its last day: if it was not, with all that day to do so, something failed.
+            let day = at - hours(24);
+            let was_sent = seen.last_call_at.max(seen.last_intent_at).is_some_and(|sent| sent > day - hours(1));
+            !was_sent && self.observer.goods[app].longest(day, at) >= hours(20)
+        } else {
+            longest >= ENOUGH
+        };
+        if !is_enough {
             return false;
         }
         self.observer.dark_though_refreshable += 1;

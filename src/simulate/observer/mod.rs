@@ -75,7 +75,14 @@ pub(super) struct Seen {
     pub(super) refusals: VecDeque<Timestamp>,
     /// The first answer of no use since the last good one.
     pub(super) trouble_since: Option<Timestamp>,
-    pub(super) limited_until: Option<Timestamp>,
+    /// The provider asked to be left alone until then, and told so to this replica.
+    pub(super) limited_until: Option<(Timestamp, usize)>,
+    /// Sent to a strict provider, or about to be, and nothing has told what became of it: this generation.
+    pub(super) in_doubt: Option<usize>,
+    /// An intent was written, and no call has followed yet.
+    pub(super) intended_at: Option<Timestamp>,
+    /// When an intent was last written.
+    pub(super) last_intent_at: Option<Timestamp>,
     /// The customer was warned of what is the matter now.
     pub(super) warned_at: Option<Timestamp>,
     /// What the customer's inbox got since then.
@@ -115,11 +122,15 @@ pub(super) struct Observer {
     /// Generations that have come whole, and are not yet seen in the database: for which one each came, and when.
     pub(super) unsettled: BTreeMap<(usize, usize), (usize, Timestamp)>,
     pub(super) told: BTreeMap<String, Told>,
+    /// Messages that a standby has not got: they may be on their way all the same.
+    pub(super) recalled: BTreeSet<String>,
     pub(super) by_incident: BTreeMap<String, BTreeSet<(String, String)>>,
     pub(super) flagged: BTreeMap<String, BTreeSet<usize>>,
     pub(super) raised_by_app: BTreeSet<String>,
     pub(super) runs_begun: u64,
     pub(super) last_run_at: Option<Timestamp>,
+    /// When a run last began, by the true time.
+    pub(super) run_begun_at: Option<Timestamp>,
     pub(super) last_offset: Option<i32>,
     /// When something happened that may make a message come twice: a process died, a statement was lost.
     pub(super) disturbed_at: Timestamp,
@@ -138,6 +149,9 @@ pub(super) struct Observer {
     pub(super) failed_in_storm: Vec<BTreeSet<usize>>,
     pub(super) storm_since: Vec<Option<Timestamp>>,
     pub(super) calls_in_storm: Vec<VecDeque<Timestamp>>,
+    /// Whether the database says of an app that its brake is on, and when it last said so.
+    pub(super) is_braked: Vec<bool>,
+    pub(super) braked_at: Vec<Option<Timestamp>>,
 }
 
 impl Observer {
@@ -153,11 +167,13 @@ impl Observer {
             limited_until: vec![None; fleet.app_count],
             unsettled: BTreeMap::new(),
             told: BTreeMap::new(),
+            recalled: BTreeSet::new(),
             by_incident: BTreeMap::new(),
             flagged: BTreeMap::new(),
             raised_by_app: BTreeSet::new(),
             runs_begun: 0,
             last_run_at: None,
+            run_begun_at: None,
             last_offset: None,
             disturbed_at: now,
             failed_over_at: None,
@@ -173,6 +189,8 @@ impl Observer {
             failed_in_storm: vec![BTreeSet::new(); fleet.app_count],
             storm_since: vec![None; fleet.app_count],
             calls_in_storm: vec![VecDeque::new(); fleet.app_count],
+            is_braked: vec![false; fleet.app_count],
+            braked_at: vec![None; fleet.app_count],
         }
     }
 

@@ -129,6 +129,9 @@ impl World {
 
     /// A message has arrived.
     pub(in super::super) fn saw_delivered(&mut self, channel: &str, message: &Message, now: Timestamp) {
+        if self.observer.recalled.remove(&message.id) {
+            return;
+        }
         let Some((number, kind)) = self.observer.told.get(&message.id).map(|told| (told.number, message.kind)) else {
             return self.broke("notice_from_nowhere", None, now, format!("{channel} {}", message.id));
         };

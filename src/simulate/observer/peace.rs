@@ -112,6 +112,7 @@ impl World {
                         continue;
                     }
                     // What the standby never got may be put there once more, also where it knows others of the incident.
+                    self.observer.recalled.insert(id.clone());
                     if let Some(told) = self.observer.told.remove(&id)
                         && let Some(steps) = self.observer.by_incident.get_mut(&told.incident)
                     {

@@ -1,6 +1,7 @@
 //! The app's rows, and what is remembered of them.
 
 use jiff::{SignedDuration, Timestamp};
+use perene_policy::app::HoldKind;
 use perene_policy::{Memory, State};
 
 use super::super::truth::{SECRET_MARK, TOKEN_MARK};
@@ -59,6 +60,14 @@ impl World {
     fn saw_app_state(&mut self, name: &str, now: Timestamp) {
         let Some(app) = self.store.known_app(name) else { return };
         let hold = app.hold.as_ref();
+        let number = self.fleet.sources.iter().flat_map(|source| &source.apps).find(|(_, known, _)| known == name);
+        if let Some((_, _, number)) = number {
+            let is_braked = hold.is_some_and(|hold| hold.kind == HoldKind::Brake);
+            let before = &mut self.observer.is_braked[*number];
+            if std::mem::replace(before, is_braked) || is_braked {
+                self.observer.braked_at[*number] = Some(now);
+            }
+        }
         let mut instants: Vec<Timestamp> = hold.map(|hold| hold.probe_at).into_iter().collect();
         instants.extend(app.limit.as_ref().map(|limit| limit.until));
         instants.extend(app.believed_until);
@@ -166,9 +175,12 @@ impl World {
         }
         if before.expires_at.is_some_and(|old| stored.duration_since(old) > hours(2)) {
             let seen = &mut self.observer.seen[number];
-            seen.warned_at = None;
-            seen.mails.clear();
             seen.trouble_since = None;
+            // An incident that goes on is one that its customer has heard of.
+            if !seen.memory.as_ref().is_some_and(Memory::is_flagged) {
+                seen.warned_at = None;
+                seen.mails.clear();
+            }
         }
     }
 
@@ -252,10 +264,24 @@ impl World {
         }
     }
 
+    /// What is about to be sent to a strict provider is written down before: from then on it may be spent.
+    fn note_intent(&mut self, number: usize, before: &Before, memory: &Memory, now: Timestamp) {
+        let is_intent =
+            |memory: &Memory| matches!(&memory.state, State::Uncertain { reason, .. } if reason == "no_answer_yet");
+        let is_same = before.memory.as_ref().is_some_and(|before| is_intent(before) && before.state == memory.state);
+        if is_intent(memory) && !is_same {
+            let seen = &mut self.observer.seen[number];
+            (seen.in_doubt, seen.last_intent_at) = (seen.generation, Some(now));
+            // The call may have gone out in the very step that is looked at.
+            seen.intended_at = Some(now).filter(|_| seen.last_call_at != Some(now));
+        }
+    }
+
     fn check_memory(&mut self, number: usize, before: &Before, now: Timestamp) {
         self.check_recovery(number, before, now);
         let Some(memory) = self.observer.seen[number].memory.clone() else { return };
         self.check_told_ahead(number, before, &memory, now);
+        self.note_intent(number, before, &memory, now);
         let was_refused =
             before.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::NeedsReconnect { .. }));
         let is_refused = matches!(memory.state, State::NeedsReconnect { .. });

@@ -22,7 +22,7 @@ impl World {
         let Some(run) = self.store.run(number) else { return };
         self.observer.runs_begun += 1;
         self.observer.day(now).runs += 1;
-        self.observer.last_run_at = Some(run.started_at);
+        (self.observer.last_run_at, self.observer.run_begun_at) = (Some(run.started_at), Some(now));
         let holder = run.holder;
         self.trace.tell(now, None, || format!("run {number} begins ({}, {})", run.kind, &holder[..6]));
         self.note_calendar(now);
@@ -46,7 +46,8 @@ impl World {
         if let Some(last) = self.observer.last_run_at
             && let Some(next) = self.fleet.schedule.next_after(last)
         {
-            self.agenda.add(next, super::super::agenda::NOBODYS);
+            // The schedule is the database's time.
+            self.agenda.add(next - self.database_ahead, super::super::agenda::NOBODYS);
         }
     }
 
@@ -102,6 +103,7 @@ impl World {
             self.check_was_taken(number, due_at, now);
             self.check_remembered(number, now);
             self.check_dark_was_told(number, now);
+            self.check_intent(number, now);
         }
     }
 
@@ -162,7 +164,8 @@ impl World {
         if !is_live || !was_good || seen.generation.is_none() {
             return;
         }
-        let quiet_for = seen.last_call_at.map_or(hours(1000), |at| now.duration_since(at));
+        let quiet_since = seen.last_call_at.max(seen.since);
+        let quiet_for = quiet_since.map_or(hours(1000), |at| now.duration_since(at));
         match memory.state {
             State::NeedsReconnect { .. } if quiet_for > hours(50) && !self.is_strict(number) => {
                 let text = format!("nobody has asked for {} hours whether it lives again", quiet_for.as_hours());
@@ -173,6 +176,18 @@ impl World {
                 self.broke("no_next_step", Some(number), now, text);
             }
             _ => {}
+        }
+    }
+
+    /// What was written down as about to be sent is sent, unless its process died.
+    fn check_intent(&mut self, number: usize, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        let Some(at) = seen.intended_at.filter(|at| now.duration_since(*at) > minutes(5)) else { return };
+        let is_calm = self.observer.disturbed_at < at;
+        let is_still = seen.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::Uncertain { .. }));
+        self.observer.seen[number].intended_at = None;
+        if is_calm && is_still && self.has_been_good_for(number, now.duration_since(at) + minutes(5), now) {
+            self.broke("intent_without_call", Some(number), now, format!("since {at}"));
         }
     }
 

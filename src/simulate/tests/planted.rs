@@ -28,7 +28,7 @@ const SHOWS: &[(Bug, &str, usize, u32)] = &[
     (Bug::WarnedTooLate, POISON, 100, 20),
     (Bug::FlagCleared, "revoked,not-extended", 60, 200),
     (Bug::NoBrake, "mass-refusal:12h@day0", 500, 10),
-    (Bug::NoCircuit, "meta-outage:10h@day0", 400, 4),
+    (Bug::NoCircuit, "meta-outage:10h@day0", 600, 4),
     (Bug::CircuitNeverCloses, "meta-outage:6h@day0", 200, 20),
     (Bug::NoSecondLook, "revoked,revoked", 60, 90),
     (Bug::AttemptsOnRetries, POISON, 100, 20),
