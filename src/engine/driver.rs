@@ -58,8 +58,8 @@ const BATCH: usize = 250;
 /// No call is begun while so many results wait to be written: the database is slower than the provider.
 const UNWRITTEN_MAX: usize = 8 * BATCH;
 
-/// So long the failures of a page wait for those that other replicas see at the same time.
-const OTHERS_CONCLUDE: Duration = Duration::from_secs(2);
+/// So long the failures of a page wait for those that other replicas see at the same time: for all their further tries.
+const OTHERS_CONCLUDE: Duration = Duration::from_secs(6);
 
 /// A call that still hangs so long after the stop was asked for is given up, as its deadline would have done a
 /// moment later: what the others brought must still be written before the time to stop is over.
@@ -174,7 +174,7 @@ enum Stage {
     Alone,
     /// The others are given the time to save what they have seen.
     Waits,
-    /// The next save meets theirs.
+    /// What they have saved is read with the next save.
     Saves,
     /// That save is under way.
     Saving,
@@ -822,9 +822,18 @@ impl<'a> Driver<'a> {
             return;
         }
         (self.must_save, self.is_saving) = (false, true);
+        let compares = self.pages.values().any(|page| page.stage == Stage::Saves);
         self.move_pages(Stage::Saves, Stage::Saving);
         let engine = self.engine;
-        self.works.push(Box::pin(async move { Work::Saved(engine.apps.look_after(engine.parts.clock.now()).await) }));
+        self.works.push(Box::pin(async move {
+            // What was seen here has been saved before, and so this save may have nothing to write, and to conflict with.
+            let loaded = if compares { engine.load_apps(false).await } else { Ok(()) };
+            let saved = match loaded {
+                Ok(()) => engine.apps.look_after(engine.parts.clock.now()).await,
+                Err(error) => Err(error),
+            };
+            Work::Saved(saved)
+        }));
     }
 
     /// The brake has just been put on: is it the app? Only Facebook can be asked.

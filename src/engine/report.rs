@@ -35,6 +35,8 @@ pub struct Report {
     pub had_outage: bool,
     /// It was asked to stop before its end.
     pub was_interrupted: bool,
+    /// The run on record, where it is to be finished only when what others have in flight is made up for.
+    pub unfinished: Option<i64>,
     /// How many of each outcome.
     pub outcomes: BTreeMap<Outcome, u64>,
     /// Who failed and why, who was put off, who was warned: the first of them.

@@ -172,10 +172,21 @@ impl Engine {
             self.alarm_of_rows(report).await?;
         }
         if let Some(run) = on_record.filter(|_| !stop.is_set()) {
-            store.finish_run(run, &report.to_json().to_string(), self.parts.clock.now()).await?;
+            // Whoever has some of it in flight may be dead: should this process die too before it has made up for that, the
+            // run must be found missed.
+            if request.kind != RunKind::ByHand && report.leased_elsewhere > 0 {
+                report.unfinished = Some(run);
+            } else {
+                self.finish(run, report).await?;
+            }
         }
         report.was_interrupted = stop.is_set();
         Ok(())
+    }
+
+    /// Puts on record that a run is done.
+    pub(super) async fn finish(&self, run: i64, report: &Report) -> Result<(), StoreError> {
+        self.parts.store.finish_run(run, &report.to_json().to_string(), self.parts.clock.now()).await
     }
 
     /// A run by hand counts whatever fails, each that the schedule has begun the same failure once.

@@ -60,6 +60,10 @@ struct Rounds {
     late_at: Option<Timestamp>,
     /// When to look again for connections that a run found in the hands of others.
     make_up_at: Option<Timestamp>,
+    /// When a run was made that is not on record as finished.
+    run_at: Option<Timestamp>,
+    /// That run, and what it came to: it is finished when what others had in flight is made up for.
+    unfinished: Option<(i64, Report)>,
     /// When the database was last back after it had been away.
     back_at: Option<Timestamp>,
     /// The last look failed because it is away.
@@ -137,12 +141,14 @@ impl Engine {
             rounds.back_at = Some(now);
         }
         let last = self.parts.store.last_run().await?;
-        if self.parts.schedule.is_missed(last, now) {
+        if self.parts.schedule.is_missed(rounds.last_run(last), now) {
             let kind = self.kind_of_run(last, now);
             let report = self.run(&RunRequest::all(kind), stop, &|_| {}).await?;
             rounds.swept_at = Some(self.parts.clock.now());
             rounds.note(&report, self.parts.clock.now());
             tell(kind, &report);
+            rounds.unfinished = report.unfinished.map(|run| (run, report));
+            rounds.run_at = rounds.unfinished.is_some().then_some(now);
         } else if is_due(rounds.swept_at, SWEEP_EVERY, now) {
             self.sweep().await?;
             rounds.swept_at = Some(now);
@@ -153,6 +159,9 @@ impl Engine {
         } else if rounds.back_at.is_some() {
             let report = self.make_up(Counting::Never, stop).await?;
             rounds.note(&report, self.parts.clock.now());
+        }
+        if rounds.make_up_at.is_none() && !stop.is_set() {
+            self.finish_made_up(rounds).await?;
         }
         self.retry(stop).await?;
         if is_due(rounds.late_at, LATE_EVERY, now) {
@@ -165,6 +174,15 @@ impl Engine {
         if is_due(rounds.cleaned_at, CLEAN_EVERY, now) {
             self.parts.store.forget_before(perene_policy::backoff::later(now, -KEEP)).await?;
             rounds.cleaned_at = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Nothing of the run is in anybody's hands any more.
+    async fn finish_made_up(&self, rounds: &mut Rounds) -> Result<(), StoreError> {
+        if let Some((run, report)) = &rounds.unfinished {
+            self.finish(*run, report).await?;
+            rounds.unfinished = None;
         }
         Ok(())
     }
@@ -325,6 +343,11 @@ fn is_due(last: Option<Timestamp>, every: SignedDuration, now: Timestamp) -> boo
 }
 
 impl Rounds {
+    /// When the last run was made: the one on record, or this process's own that is still to be finished.
+    fn last_run(&self, on_record: Option<Timestamp>) -> Option<Timestamp> {
+        on_record.max(self.run_at)
+    }
+
     /// Notes what a pass over all that is due has left to be made up for.
     fn note(&mut self, report: &Report, now: Timestamp) {
         if report.had_outage {

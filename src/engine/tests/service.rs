@@ -247,6 +247,30 @@ fn whenever_a_replica_dies_its_leases_are_taken_over_within_a_minute() {
 }
 
 #[test]
+fn a_run_that_left_rows_to_the_dead_and_died_before_it_made_up_for_them_is_made_once_more() {
+    let mut world = World::new();
+    world.concurrency = 10;
+    world.fleet(100, "IG");
+    world.script.answer(|asked| renew(asked).after(seconds(15)));
+    world.clock.run(async {
+        let (first, second) = (world.engine(), world.engine());
+        // The one dies with ten calls in flight, the other when its run is done and those ten are still leased.
+        let one = async {
+            drop(select(pin!(first.serve(Stop::never())), pin!(world.clock.sleep(seconds(3)))).await);
+            world.script.answer(renew);
+        };
+        let other = async {
+            world.clock.sleep(seconds(1)).await;
+            drop(select(pin!(second.serve(Stop::never())), pin!(world.clock.sleep(seconds(8)))).await);
+        };
+        join(one, other).await;
+    });
+    assert!((1..=100).any(|id| !world.token(id).ends_with('+')));
+    world.serve(&world.engine(), seconds(60));
+    assert!((1..=100).all(|id| world.token(id).ends_with('+')));
+}
+
+#[test]
 fn what_a_failover_has_forgotten_is_refreshed_without_waiting_for_the_next_night() {
     let world = World::new();
     world.fleet(3, "IG");
