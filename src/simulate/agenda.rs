@@ -2,17 +2,18 @@
 //!
 //! A service looks every five seconds, and nearly always finds nothing to do. Here a rest goes on to the next instant
 //! at which something can be due: every such instant stands in the database, or follows from what a replica did a
-//! moment ago. After each deed the looks that come 5, 35 and 65 seconds later are kept: what a look does may be due
-//! only half a minute after the one before (the sweep), or a minute after a run (what others had in flight). A look that
-//! came too soon after a sweep for another one is followed by one that does not.
+//! moment ago. After each deed comes the next look, and a sweep: a look that came too soon after a sweep for another one is
+//! followed by one that does not. A minute after a run is looked for what others had in flight.
 
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The looks after a deed.
-const AFTER_A_DEED: [SignedDuration; 3] =
-    [SignedDuration::from_secs(5), SignedDuration::from_secs(35), SignedDuration::from_secs(65)];
+/// The look after a deed.
+const AFTER_A_DEED: SignedDuration = SignedDuration::from_secs(5);
+
+/// The look for what others had in flight when a run was made.
+const AFTER_A_RUN: SignedDuration = SignedDuration::from_secs(65);
 
 /// So long after a sweep the next one is due.
 const AFTER_A_SWEEP: SignedDuration = SignedDuration::from_secs(31);
@@ -43,6 +44,11 @@ impl Agenda {
         self.deed_at = self.deed_at.max(now);
     }
 
+    /// A run has begun or ended.
+    pub(super) fn run(&mut self, now: Timestamp) {
+        self.add(now + AFTER_A_RUN, NOBODYS);
+    }
+
     pub(super) fn add(&mut self, at: Timestamp, owner: usize) {
         self.instants.insert((at, owner));
     }
@@ -53,16 +59,14 @@ impl Agenda {
 
     /// The first instant after `since` at which somebody has to look who swept last at `swept_at`.
     pub(super) fn next_after(&self, since: Timestamp, swept_at: Option<Timestamp>) -> Timestamp {
-        let deed = AFTER_A_DEED.into_iter().map(|wait| self.deed_at + wait).find(|at| *at > since);
+        let deed = Some(self.deed_at + AFTER_A_DEED).filter(|at| *at > since);
         let due = self.instants.range((since, NOBODYS)..).map(|(at, _)| *at).find(|at| *at > since);
         let unswept = swept_at.filter(|swept| {
-            if since.duration_since(*swept) > GIVES_UP_AFTER {
-                return false;
-            }
-            let first = self.instants.range((*swept, NOBODYS)..).next();
-            first.is_some_and(|(at, _)| *at <= since)
+            let first = || self.instants.range((*swept, NOBODYS)..).next().map(|(at, _)| *at);
+            since.duration_since(*swept) < GIVES_UP_AFTER
+                && (self.deed_at > *swept || first().is_some_and(|at| at <= since))
         });
-        let sweep = unswept.map(|swept| (swept + AFTER_A_SWEEP).max(since + AFTER_A_DEED[0]));
+        let sweep = unswept.map(|swept| (swept + AFTER_A_SWEEP).max(since + AFTER_A_DEED));
         deed.into_iter().chain(due).chain(sweep).min().unwrap_or(since + AT_LEAST_EVERY).min(since + AT_LEAST_EVERY)
     }
 

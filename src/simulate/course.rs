@@ -446,6 +446,7 @@ impl Course {
             Kind::Failover if !world.is_failing_over => {
                 let snapshot = world.store.snapshot();
                 world.is_failing_over = true;
+                world.observer.lost_since = Some(now + world.database_ahead);
                 world.disturb(now);
                 let lost = SignedDuration::from_millis(self.chance.between(50, 20_000) as i64);
                 world.at(now + lost, Event::TakeOver(snapshot));
@@ -580,7 +581,7 @@ impl World {
     /// A replica is no more.
     fn is_down(&mut self, number: usize, now: Timestamp) {
         let state = &mut self.replicas[number];
-        (state.is_up, state.resting, state.paused_until) = (false, None, None);
+        (state.is_up, state.calling, state.resting, state.paused_until) = (false, 0, None, None);
         for seen in &mut self.observer.seen {
             seen.in_flight.retain(|replica| *replica != number);
             // What only the dead one was told may be asked again.

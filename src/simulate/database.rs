@@ -81,6 +81,9 @@ impl World {
         if self.weather.strikes(Kind::DatabaseSlow, replica) {
             return Some(Duration::from_millis(self.chance.between(500, 4000)));
         }
+        if self.is_alone(replica) {
+            return None;
+        }
         Some(Duration::from_micros(self.chance.between(50, 3000)))
     }
 

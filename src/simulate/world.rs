@@ -41,6 +41,8 @@ pub(super) struct ReplicaState {
     /// It dies in this step: where.
     pub(super) doomed: Option<&'static str>,
     pub(super) is_up: bool,
+    /// Its calls that are under way.
+    pub(super) calling: usize,
     pub(super) paused_until: Option<Timestamp>,
 }
 
@@ -278,6 +280,17 @@ impl World {
         }
         let later = now + SignedDuration::from_mins(self.chance.between(60, 6 * 24 * 60) as i64);
         self.at(later, Event::LogIn(number));
+    }
+
+    /// Whether nobody could come between two steps of this replica: the others rest, and it waits for no answer.
+    pub(super) fn is_alone(&self, replica: usize) -> bool {
+        let rests = |other: &ReplicaState| {
+            !other.is_up
+                || other.paused_until.is_some()
+                || other.resting.as_ref().is_some_and(|resting| !resting.is_over)
+        };
+        self.replicas[replica].calling == 0
+            && self.replicas.iter().enumerate().all(|(number, other)| number == replica || rests(other))
     }
 
     /// Whether nothing keeps the app's connections from being refreshed: provider, database and a process are well.

@@ -67,6 +67,7 @@ impl World {
             (seen.in_doubt, seen.intended_at) = (Some(asked.generation), None);
         }
         seen.in_flight.push(asked.replica);
+        self.replicas[asked.replica].calling += 1;
         seen.last_call_at = Some(now);
         seen.calls.push_back((now, asked.replica));
     }
@@ -109,13 +110,13 @@ impl World {
         let is_well = self.has_been_good_for(number, hours(24), now);
         let expires_soon = seen.expires_at.is_none_or(|at| at.duration_since(now) < hours(48));
         let a_day = seen.calls.len();
-        // A brake that has just let go sends what it held, some of it for the second time in this look.
+        // When a hold has just ended what it held is sent, some of it for the second time in a moment.
         let app = self.app_of(number);
         let may_be_sent_anew = self.observer.storm_since[app].is_some()
-            || self.observer.is_braked[app]
-            || self.observer.braked_at[app].is_some_and(|at| now.duration_since(at) < seconds(60));
-        // The run may begin in the very moment at which a retry was due.
-        let is_run = self.observer.run_begun_at.is_some_and(|at| now.duration_since(at) < seconds(14));
+            || self.observer.is_held[app]
+            || self.observer.held_at[app].is_some_and(|at| now.duration_since(at) < seconds(60));
+        // The run may begin in the very moment at which a retry was due, and begin anew when the database is back.
+        let is_run = self.observer.run_begun_at.is_some_and(|at| now.duration_since(at) < seconds(20));
         let most = if is_run { 2 * CALLS_AT_ONCE } else { CALLS_AT_ONCE };
         if at_once >= most && !may_be_sent_anew {
             self.broke("too_many_calls", Some(number), now, format!("the fourth call of replica {}", asked.replica));
@@ -200,7 +201,10 @@ impl World {
             self.observer.failed_in_storm[app].insert(number);
         }
         let is_row_limit = self.is_row_limit(app);
+        let calling = &mut self.replicas[asked.replica].calling;
+        *calling = calling.saturating_sub(1);
         let was_there = self.observer.seen[number].generation == Some(asked.generation);
+        let is_of_before = self.observer.seen[number].generation.is_some_and(|held| held > asked.generation);
         let seen = &mut self.observer.seen[number];
         if let Some(place) = seen.in_flight.iter().position(|replica| *replica == asked.replica) {
             seen.in_flight.swap_remove(place);
@@ -227,6 +231,8 @@ impl World {
                     self.observer.unsettled.insert((number, generation), (asked.generation, now));
                 }
             }
+            // The customer has logged in meanwhile: it says nothing of the token that the row holds now.
+            _ if is_of_before => {}
             Meaning::Refused => {
                 seen.trouble_since.get_or_insert(now);
                 seen.refusals.push_back(now);
@@ -243,7 +249,7 @@ impl World {
             Meaning::Trouble => {
                 seen.trouble_since.get_or_insert(now);
             }
-            Meaning::Told => {}
+            Meaning::Told => seen.trouble_since = None,
         }
     }
 

@@ -134,6 +134,8 @@ pub(super) struct Observer {
     pub(super) last_offset: Option<i32>,
     /// When something happened that may make a message come twice: a process died, a statement was lost.
     pub(super) disturbed_at: Timestamp,
+    /// From when on commits were lost with the server that a standby has replaced, by the database's time.
+    pub(super) lost_since: Option<Timestamp>,
     /// When a standby took over that lacked the latest commits.
     pub(super) failed_over_at: Option<Timestamp>,
     pub(super) days: Vec<Day>,
@@ -149,9 +151,9 @@ pub(super) struct Observer {
     pub(super) failed_in_storm: Vec<BTreeSet<usize>>,
     pub(super) storm_since: Vec<Option<Timestamp>>,
     pub(super) calls_in_storm: Vec<VecDeque<Timestamp>>,
-    /// Whether the database says of an app that its brake is on, and when it last said so.
-    pub(super) is_braked: Vec<bool>,
-    pub(super) braked_at: Vec<Option<Timestamp>>,
+    /// Whether the database says of an app that it is held, and when it last said so.
+    pub(super) is_held: Vec<bool>,
+    pub(super) held_at: Vec<Option<Timestamp>>,
 }
 
 impl Observer {
@@ -176,6 +178,7 @@ impl Observer {
             run_begun_at: None,
             last_offset: None,
             disturbed_at: now,
+            lost_since: None,
             failed_over_at: None,
             days: Vec::new(),
             minute: (0, 0),
@@ -189,8 +192,8 @@ impl Observer {
             failed_in_storm: vec![BTreeSet::new(); fleet.app_count],
             storm_since: vec![None; fleet.app_count],
             calls_in_storm: vec![VecDeque::new(); fleet.app_count],
-            is_braked: vec![false; fleet.app_count],
-            braked_at: vec![None; fleet.app_count],
+            is_held: vec![false; fleet.app_count],
+            held_at: vec![None; fleet.app_count],
         }
     }
 

@@ -108,7 +108,7 @@ impl World {
                     let Some(told) = self.observer.told.get(&id) else { continue };
                     // Settled messages are removed when they are old; these are new.
                     let number = told.number;
-                    if told.is_settled && told.delivered.is_some_and(|at| at < self.observer.disturbed_at) {
+                    if told.is_settled && self.observer.lost_since.is_some_and(|since| told.created_at < since) {
                         continue;
                     }
                     // What the standby never got may be put there once more, also where it knows others of the incident.

@@ -1,7 +1,6 @@
 //! The app's rows, and what is remembered of them.
 
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::app::HoldKind;
 use perene_policy::{Memory, State};
 
 use super::super::truth::{SECRET_MARK, TOKEN_MARK};
@@ -39,7 +38,10 @@ impl World {
                 }
                 Change::App(name) => self.saw_app_state(name, now),
                 Change::RunBegun(run) => self.saw_run(*run, now),
-                Change::RunFinished(_) => self.add_next_run(),
+                Change::RunFinished(_) => {
+                    self.agenda.run(now);
+                    self.add_next_run();
+                }
                 Change::Message(_) | Change::User(_) | Change::Alarms => {}
             }
         }
@@ -62,10 +64,9 @@ impl World {
         let hold = app.hold.as_ref();
         let number = self.fleet.sources.iter().flat_map(|source| &source.apps).find(|(_, known, _)| known == name);
         if let Some((_, _, number)) = number {
-            let is_braked = hold.is_some_and(|hold| hold.kind == HoldKind::Brake);
-            let before = &mut self.observer.is_braked[*number];
-            if std::mem::replace(before, is_braked) || is_braked {
-                self.observer.braked_at[*number] = Some(now);
+            let was_held = std::mem::replace(&mut self.observer.is_held[*number], hold.is_some());
+            if was_held || hold.is_some() {
+                self.observer.held_at[*number] = Some(now);
             }
         }
         let mut instants: Vec<Timestamp> = hold.map(|hold| hold.probe_at).into_iter().collect();
@@ -277,6 +278,21 @@ impl World {
         }
     }
 
+    /// What fails is tried again while a good part of its life is left.
+    fn check_wait(&mut self, number: usize, before: &Before, memory: &Memory, now: Timestamp) {
+        let next = memory.next_try_at.filter(|_| matches!(memory.state, State::Failing { .. }));
+        let is_news = before.memory.as_ref().and_then(|memory| memory.next_try_at) != next;
+        // By the database's time, as the dates are meant.
+        let now_there = now + self.database_ahead;
+        let left = self.observer.seen[number].expires_at.map(|at| at.duration_since(now_there));
+        let Some((next, left)) = next.filter(|_| is_news).zip(left.filter(SignedDuration::is_positive)) else { return };
+        let wait = next.duration_since(now_there);
+        if wait > left / 3 + SignedDuration::from_mins(2) {
+            let text = format!("in {} minutes, and {} minutes are left", wait.as_mins(), left.as_mins());
+            self.broke("retried_too_late", Some(number), now, text);
+        }
+    }
+
     fn check_memory(&mut self, number: usize, before: &Before, now: Timestamp) {
         self.check_recovery(number, before, now);
         let Some(memory) = self.observer.seen[number].memory.clone() else { return };
@@ -301,6 +317,7 @@ impl World {
         if is_open && wait.is_some_and(|wait| wait > hours(37)) {
             self.broke("waits_too_long", Some(number), now, format!("{} hours", wait.map_or(0, |w| w.as_hours())));
         }
+        self.check_wait(number, before, &memory, now);
         let is_live = self.observer.seen[number].expires_at.is_none_or(|at| at > now + self.database_ahead);
         let is_there = self.observer.seen[number].is_there;
         if is_open && wait.is_none() && is_live && is_there {

@@ -20,6 +20,8 @@ const RUN_TAKES: SignedDuration = minutes(20);
 impl World {
     pub(super) fn saw_run(&mut self, number: i64, now: Timestamp) {
         let Some(run) = self.store.run(number) else { return };
+        self.agenda.run(now);
+        self.add_next_run();
         self.observer.runs_begun += 1;
         self.observer.day(now).runs += 1;
         (self.observer.last_run_at, self.observer.run_begun_at) = (Some(run.started_at), Some(now));
@@ -104,6 +106,7 @@ impl World {
             self.check_remembered(number, now);
             self.check_dark_was_told(number, now);
             self.check_intent(number, now);
+            self.check_was_counted(number, due_at, now);
         }
     }
 
@@ -176,6 +179,26 @@ impl World {
                 self.broke("no_next_step", Some(number), now, text);
             }
             _ => {}
+        }
+    }
+
+    /// What fails in run after run, with nothing wrong but the connection itself, is counted.
+    fn check_was_counted(&mut self, number: usize, due_at: Timestamp, now: Timestamp) {
+        let seen = &self.observer.seen[number];
+        let is_failing = seen.memory.as_ref().is_some_and(|memory| {
+            matches!(memory.state, State::Failing { .. } | State::NeedsReconnect { .. })
+                && now.duration_since(memory.since) > hours(50)
+        });
+        let was_sent = seen.last_call_at.is_some_and(|at| at >= due_at - minutes(1));
+        if is_failing
+            && was_sent
+            && seen.is_there
+            && seen.attempts == 0
+            && self.has_been_good_for(number, hours(50), now)
+            && !self.is_row_refused(number)
+        {
+            let text = "it has failed for two days, and no attempt is counted".to_owned();
+            self.broke("failure_not_counted", Some(number), now, text);
         }
     }
 

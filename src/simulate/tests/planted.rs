@@ -6,6 +6,10 @@ use perene_policy::planted::{Bug, plant};
 use super::super::simulate;
 use super::request;
 
+/// So many that each replica meets one in a run.
+const ODD_TOKENS: &str = "odd-token@day3,odd-token@day3,odd-token@day3,odd-token@day3,odd-token@day3,odd-token@day3,\
+                          odd-token@day9,odd-token@day9,odd-token@day9,odd-token@day9,odd-token@day9,odd-token@day9";
+
 /// Each bug, the weather in which it shows, and how many connections for how many days.
 const SHOWS: &[(Bug, &str, usize, u32)] = &[
     (Bug::NoCompareAndSwap, "reconnect-in-call:30d@day0", 150, 50),
@@ -40,7 +44,7 @@ const SHOWS: &[(Bug, &str, usize, u32)] = &[
     (Bug::NotExtendedIsRefreshed, "not-extended,not-extended,not-extended", 60, 120),
     (Bug::RefusedNeverProbed, "revoked,revoked,revoked", 60, 120),
     (Bug::RowSkipped, "none", 60, 40),
-    (Bug::PassStopsAtBadRow, "odd-token,odd-token,odd-token", 200, 60),
+    (Bug::PassStopsAtBadRow, ODD_TOKENS, 300, 30),
     (Bug::SecretInText, "echoed-token:10d@day0", 100, 20),
     (Bug::ImplausibleStored, "malformed:10d@day0", 100, 20),
     (Bug::RefreshTokenDropped, "none", 30, 40),
