@@ -61,6 +61,12 @@ pub fn limit_wait(times: u32) -> SignedDuration {
     SignedDuration::from_hours((1_i64 << times.min(3)).min(6))
 }
 
+/// How long whoever has met a limit waits at least, however little was asked for: 1 s, doubling to about an hour while it
+/// is met again and again. A provider that asks for nothing, or for less than it takes, is not called every few seconds.
+pub fn limit_wait_at_least(times: u32) -> SignedDuration {
+    SignedDuration::from_secs(1 << times.min(12))
+}
+
 /// `now + wait`, and the end of time where there is none later.
 pub fn later(now: Timestamp, wait: SignedDuration) -> Timestamp {
     now.checked_add(wait).unwrap_or(Timestamp::MAX)
@@ -113,6 +119,11 @@ mod tests {
         let wait = |left: i64| rarely(Some(now + hours(left)), tomorrow, now).duration_since(now);
         assert_eq!([wait(400), wait(40), wait(-40)], [hours(24), hours(10), hours(1)]);
         assert_eq!(rarely(None, tomorrow, now), tomorrow);
+    }
+
+    #[test]
+    fn a_limit_that_is_met_again_and_again_is_left_alone_for_longer() {
+        assert_eq!([0, 1, 6, 12, 99].map(|times| limit_wait_at_least(times).as_secs()), [1, 2, 64, 4096, 4096]);
     }
 
     #[test]

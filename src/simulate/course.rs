@@ -626,6 +626,7 @@ impl World {
             self.observer.seen[number].version_of_run = u64::MAX;
             // What was called since then may be forgotten, and is called again.
             self.observer.seen[number].calls.clear();
+            self.observer.seen[number].limited_until = None;
             self.forgive_forgotten_intent(number);
             self.expect_back(number, before, now);
         }

@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::Usage;
-use crate::backoff::{later, limit_wait};
+use crate::backoff::{later, limit_wait, limit_wait_at_least};
 use crate::outcome::{Outcome, Scope};
 use crate::planted::{self, Bug};
 use crate::secret::Fingerprint;
@@ -193,7 +193,8 @@ impl App {
             (Outcome::RateLimited, Some(Scope::App)) => {
                 // What was in flight when the limit was met says nothing new: it is met anew after its end.
                 let times = self.limit.as_ref().map_or(0, |limit| limit.times + u32::from(limit.until <= now));
-                self.pause(later(now, sighting.retry_after.unwrap_or_else(|| limit_wait(times))), times, now);
+                let wait = sighting.retry_after.unwrap_or_else(|| limit_wait(times)).max(limit_wait_at_least(times));
+                self.pause(later(now, wait), times, now);
             }
             (Outcome::Misconfigured, Some(Scope::App)) => {
                 self.keep_hold(HoldKind::Misconfigured, sighting.outcome, sighting.reason, now);
@@ -534,6 +535,22 @@ mod tests {
         }
         app.learn(&sighting(1, Outcome::Refreshed, None), at);
         assert_eq!(app.limit, None);
+    }
+
+    #[test]
+    fn a_provider_that_limits_and_asks_for_nothing_is_left_alone_for_longer_each_time() {
+        let mut at = instant("2026-11-23T03:00:00Z");
+        let mut app = app();
+        let told = Sighting { retry_after: Some(seconds(1)), ..sighting(1, Outcome::RateLimited, Some(Scope::App)) };
+        let mut calls = 0;
+        for _ in 0..360 {
+            if matches!(app.permission(at), Permission::Go(_)) {
+                app.learn(&told, at);
+                calls += 1;
+            }
+            at += seconds(5);
+        }
+        assert!(calls < 15, "{calls} calls in half an hour");
     }
 
     #[test]

@@ -664,6 +664,7 @@ fn waits(connection: &Connection, conclusion: &Conclusion, context: &Context<'_>
         Outcome::Misconfigured => backoff::rarely(connection.expires_at, context.tomorrow, now),
         Outcome::RateLimited => {
             let asked = conclusion.retry_after.unwrap_or_else(|| backoff::limit_wait(times));
+            let asked = asked.max(backoff::limit_wait_at_least(times));
             later(now, if planted::has(Bug::RetryAfterIgnored) { backoff::SOONEST } else { asked })
         }
         _ => later(now, conclusion.retry_after.unwrap_or(due::MINIMUM_AGE)),

@@ -453,13 +453,14 @@ mod data_access {
         let end = now() + hours(6 * 24);
         let mut row = facebook();
         live(&mut row, &inspection(Some(end)), &context);
-        let told = row.memory.clone().expect("remembered").incident;
+        let told =
+            row.memory.clone().and_then(|memory| memory.incident).map(|incident| (incident.id, incident.told_days));
         live(&mut row, &concluded(Outcome::NeedsReconnect), &context);
         let refreshed = live(&mut row, &success(), &context);
         assert!(!refreshed.recovers && refreshed.flag.is_none() && refreshed.notices.is_empty());
         let memory = row.memory.clone().expect("remembered");
         assert_eq!((memory.state, memory.data_access_ends_at), (State::NotExtended, Some(end)));
-        assert_eq!(memory.incident, told);
+        assert_eq!(memory.incident.map(|incident| (incident.id, incident.told_days)), told);
 
         let later = Context { now: end + hours(24), ..context };
         let ended = live(&mut row, &inspection(Some(end)), &later);
