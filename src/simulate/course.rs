@@ -315,6 +315,7 @@ impl Course {
             Event::Insert(number) => lock(&self.world).insert(number, now),
             Event::Expiry(number, at) => lock(&self.world).check_expiry_date(number, at, now),
             Event::RunWasDue(at) => lock(&self.world).check_run(at, now),
+            Event::TakenUp => lock(&self.world).check_taken_up(now),
             Event::Peace => self.make_peace(now),
             Event::Nothing => {}
         }
@@ -385,6 +386,9 @@ impl Course {
     fn end(&mut self, kind: Kind, target: Target, now: Timestamp) {
         let mut world = lock(&self.world);
         world.weather.end(kind, target);
+        if kind.fault().area == Area::Provider {
+            world.at(now + observer::TAKEN_UP_WITHIN, Event::TakenUp);
+        }
         world.trace.tell(now, None, || format!("fault ends: {}", kind.fault().name));
         world.disturb(now);
         match kind {

@@ -69,6 +69,8 @@ pub(super) enum Event {
     Expiry(usize, Timestamp),
     /// The observer looks whether a run was made at its time, and everything due was sent.
     RunWasDue(Timestamp),
+    /// The observer looks whether what had to be put off was taken up.
+    TakenUp,
     /// All faults end.
     Peace,
     /// It is looked whether something has changed by the passing of time.

@@ -31,6 +31,7 @@ use super::world::{Event, World};
 use good::GoodLog;
 use notices::Told;
 pub(super) use peace::BOUND;
+pub(super) use runs::TAKEN_UP_WITHIN;
 
 /// When so many connections of one app fail alike, it is not the customers.
 const STORM_MIN: usize = 20;
@@ -67,6 +68,8 @@ pub(super) struct Seen {
     pub(super) is_of_app: bool,
     pub(super) memory: Option<Memory>,
     pub(super) version_of_run: u64,
+    /// The night of whose run the last failure was counted, where that is clear.
+    pub(super) counted_for: Option<Timestamp>,
     /// Calls of the last day: when, and by which replica.
     pub(super) calls: VecDeque<(Timestamp, usize)>,
     pub(super) in_flight: Vec<usize>,

@@ -107,6 +107,16 @@ impl World {
             self.broke("warned_without_message", Some(number), now, text);
         }
         self.check_cause(number, memory, now);
+        let seen = &self.observer.seen[number];
+        let left = seen.expires_at.map(|at| at.duration_since(now + self.database_ahead));
+        let is_soon = left.is_some_and(|left| left < self.fleet.settings.warn_before + seconds(120));
+        let is_first = matches!(memory.state, State::Failing { .. })
+            && seen.attempts < self.fleet.settings.warn_after_failures
+            && incident.told_days.is_none();
+        if is_first && !is_soon && left.is_some() {
+            let text = format!("of a failure, after {} attempts", seen.attempts);
+            self.broke("warned_too_early", Some(number), now, text);
+        }
         let seen = &mut self.observer.seen[number];
         seen.warned_at.get_or_insert(now);
         self.trace.tell(now, Some(number), || "the customer is warned".to_owned());

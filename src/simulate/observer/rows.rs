@@ -96,7 +96,7 @@ impl World {
         self.check_generation(number, &before, now);
         self.check_expiry(number, &before, now);
         self.check_attempts(number, &before, now);
-        self.check_texts(number, now);
+        self.check_texts(number, &before, now);
         self.check_memory(number, &before, now);
     }
 
@@ -202,8 +202,18 @@ impl World {
             self.broke("failure_counted_twice", Some(number), now, text.clone());
         }
         let counted_in = std::mem::replace(&mut self.observer.seen[number].version_of_run, runs);
-        if counted_in == runs && runs > 0 {
+        // All replicas make the run of one night: it is one. Shortly after its time it may be that of the night before.
+        let night = self.run_due_until(now + self.database_ahead);
+        let is_clear = night.is_some_and(|night| now.duration_since(night) > SignedDuration::from_mins(5));
+        let counted_for = std::mem::replace(&mut self.observer.seen[number].counted_for, night.filter(|_| is_clear));
+        if (counted_in == runs && runs > 0) || (is_clear && counted_for == night) {
             self.broke("failure_counted_twice", Some(number), now, format!("{text} in one run"));
+        }
+        let is_failing = self.observer.seen[number].memory.as_ref().is_some_and(|memory| {
+            matches!(memory.state, State::Failing { .. } | State::NeedsReconnect { .. }) && !memory.is_flagged()
+        });
+        if attempts >= self.fleet.settings.warn_after_failures && is_failing {
+            self.broke("not_warned_after_three_failures", Some(number), now, text.clone());
         }
         let app = self.app_of(number);
         let in_storm = self.observer.failed_in_storm[app].len();
@@ -215,9 +225,13 @@ impl World {
         }
     }
 
-    fn check_texts(&mut self, number: usize, now: Timestamp) {
+    fn check_texts(&mut self, number: usize, before: &Before, now: Timestamp) {
         let (source, id) = (self.accounts[number].source, self.row_id(number));
         let (row, _) = self.store.seen(source, &id);
+        let is_success = self.observer.seen[number].refreshed_at != before.refreshed_at;
+        if is_success && row.as_ref().is_some_and(|row| row.error.is_some()) {
+            self.broke("error_kept_after_success", Some(number), now, "last_refresh_error still stands".to_owned());
+        }
         let history = self.store.last_line(source, &id);
         let texts = row.and_then(|row| row.error).into_iter().chain(history.map(|line| line.text));
         for text in texts.collect::<Vec<String>>() {

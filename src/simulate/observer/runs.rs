@@ -17,7 +17,47 @@ const fn minutes(count: i64) -> SignedDuration {
 /// A run that was due is to be over by then, whatever single connections do.
 const RUN_TAKES: SignedDuration = minutes(20);
 
+/// What a run had to put off is sent by then when its provider is well again: a probe finds that out within five minutes.
+pub(in super::super) const TAKEN_UP_WITHIN: SignedDuration = minutes(90);
+
 impl World {
+    /// Looks, some time after a provider's trouble, whether what the last run could not send was sent.
+    pub(in super::super) fn check_taken_up(&mut self, now: Timestamp) {
+        let Some(run_at) = self.observer.run_begun_at else { return };
+        for number in 0..self.accounts.len() {
+            let seen = &self.observer.seen[number];
+            let app = self.app_of(number);
+            let Some(expires_at) = seen.expires_at.filter(|_| seen.is_there && seen.generation.is_some()) else {
+                continue;
+            };
+            let account = &self.accounts[number];
+            let was_due = expires_at > now && expires_at.duration_since(run_at) < self.fleet.settings.window - hours(1);
+            let was_there = seen.since.is_some_and(|since| since < run_at);
+            let is_quiet = seen
+                .memory
+                .as_ref()
+                .is_none_or(|memory| memory.state == State::Healthy && memory.next_try_at.is_none_or(|at| at <= now));
+            let is_free = !self.observer.is_held[app]
+                && self.observer.held_at[app].is_none_or(|at| now.duration_since(at) > minutes(30));
+            let is_well = account.is_well(now) && account.well_since() < run_at;
+            let is_young = now.duration_since(account.generations[seen.generation.unwrap_or(0)].issued_at) < hours(50);
+            if was_due
+                && was_there
+                && is_quiet
+                && is_free
+                && is_well
+                && !is_young
+                && !self.is_strict(number)
+                && !self.is_row_refused(number)
+                && now.duration_since(run_at) > minutes(90)
+                && self.has_been_good_for(number, TAKEN_UP_WITHIN - minutes(5), now)
+            {
+                let text = format!("due since the run of {run_at}, and its provider has been well for an hour");
+                self.broke("put_off_and_not_taken_up", Some(number), now, text);
+            }
+        }
+    }
+
     pub(super) fn saw_run(&mut self, number: i64, now: Timestamp) {
         let Some(run) = self.store.run(number) else { return };
         self.agenda.run(now);
@@ -64,6 +104,15 @@ impl World {
             Some(date.at(hour, minute, 0, 0).to_zoned(zone.clone()).ok()?.timestamp())
         });
         due.filter(|due| *due > at).min()
+    }
+
+    /// When the latest run was due, in the same way.
+    pub(in super::super) fn run_due_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let mut due = self.run_due_after(now - hours(50)).filter(|at| *at <= now)?;
+        while let Some(next) = self.run_due_after(due).filter(|next| *next <= now) {
+            due = next;
+        }
+        Some(due)
     }
 
     fn is_change_of_clocks(&self, at: Timestamp) -> bool {
