@@ -61,9 +61,10 @@ pub(super) async fn simulate(args: &Simulate, global: &Global) -> Result<Exit, F
     }
     if args.report.format == Format::Text {
         out::say(&format!("\nthe same again: {again}"));
-        if let Some(number) = outcome.violations.iter().find_map(|broken| broken.connection) {
+        let hurt = outcome.violations.iter().find_map(|broken| Some((broken.connection?, broken.at)));
+        if let Some((number, at)) = hurt {
             out::say(&format!("\nthe story of connection {number}, its end:"));
-            for line in simulate::story(&request, number) {
+            for line in simulate::story(&request, number, at) {
                 out::say(&format!("  {line}"));
             }
         }

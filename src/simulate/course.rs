@@ -424,7 +424,8 @@ impl Course {
         let serving = REPLICAS.min(self.replicas.len() - 2) as u64;
         let replica = self.chance.below(serving) as usize;
         world.weather.fire(kind);
-        world.trace.tell(now, None, || format!("fault: {}", kind.fault().name));
+        let whom = matches!(kind.fault().area, Area::App | Area::Provider).then_some(number);
+        world.trace.tell(now, whom, || format!("fault: {}", kind.fault().name));
         world.agenda.deed(now);
         match kind {
             Kind::Restart => {

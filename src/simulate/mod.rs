@@ -105,9 +105,9 @@ pub fn simulate(request: &Request, trace: Option<Box<dyn Write + Send>>, progres
     carry_out(request, Trace::to(trace), progress)
 }
 
-/// Simulates once more, and keeps the story of one connection.
-pub fn story(request: &Request, connection: usize) -> Vec<String> {
-    carry_out(request, Trace::story_of(connection), &mut |_| {}).story
+/// Simulates once more, and keeps the story of one connection up to an instant.
+pub fn story(request: &Request, connection: usize, until: Timestamp) -> Vec<String> {
+    carry_out(request, Trace::story_of(connection, until), &mut |_| {}).story
 }
 
 fn carry_out(request: &Request, trace: Trace, progress: &mut dyn FnMut(u32)) -> Outcome {
@@ -145,7 +145,7 @@ fn outcome(course: &Course) -> Outcome {
         mailed: observer.mailed.clone(),
         went_dark: observer.went_dark.clone(),
         begun_at: observer.begun_at,
-        story: world.trace.story.iter().cloned().collect(),
+        story: world.trace.story(),
         looks: observer.looks,
         trace_error: world.trace.error.as_ref().map(ToString::to_string),
     }
