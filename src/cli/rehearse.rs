@@ -60,7 +60,7 @@ pub(super) async fn rehearse(args: &Simulate, global: &Global, faults: &FaultLis
     eprintln!("rehearsed {} days of {} connections in {seconds:.1} s", args.days, rehearsal.connections.len());
     let endurance = rehearsal.endurance();
     if let Some(file) = &args.calendar {
-        std::fs::write(file, calendar::draw(&outcome, &zone)).map_err(|error| {
+        std::fs::write(file, calendar::draw(&outcome, faults, &zone)).map_err(|error| {
             Failure::could_not_work(format!("the calendar cannot be written to `{}`: {error}", file.display()))
         })?;
     }

@@ -47,9 +47,9 @@ pub(super) async fn simulate(args: &Simulate, global: &Global) -> Result<Exit, F
         return Err(Failure::could_not_work(format!("the trace could not be written: {error}")));
     }
     if let Some(file) = &args.calendar {
-        std::fs::write(file, simulate::calendar::draw(&outcome, &jiff::tz::TimeZone::UTC)).map_err(|error| {
-            Failure::could_not_work(format!("the calendar cannot be written to `{}`: {error}", file.display()))
-        })?;
+        std::fs::write(file, simulate::calendar::draw(&outcome, &request.faults, &jiff::tz::TimeZone::UTC)).map_err(
+            |error| Failure::could_not_work(format!("the calendar cannot be written to `{}`: {error}", file.display())),
+        )?;
     }
     let again = command(&request);
     out::say(&match args.report.format {

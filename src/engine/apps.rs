@@ -35,6 +35,8 @@ struct Known {
     /// Holds that have ended in this process, with the outcome that they held: what was concluded while one
     /// was on is not believed afterwards either.
     ended: Vec<(Outcome, Timestamp)>,
+    /// Something was put off since what had been put off before was begun to be sent.
+    leaves_backlog: bool,
     /// A brake was put on here, and the app was not asked yet whether it is well.
     has_new_brake: bool,
     /// Connections whose last answer was of no use, since the last one that was. When so many look like an
@@ -77,6 +79,7 @@ impl Apps {
                 unsaved: Vec::new(),
                 is_changed,
                 ended: Vec::new(),
+                leaves_backlog: false,
                 has_new_brake: false,
                 suspects: BTreeSet::new(),
                 last_probed: None,
@@ -148,10 +151,23 @@ impl Apps {
 
     pub(crate) fn leave_backlog(&self, name: &str) {
         self.change(name, App::leave_backlog);
+        if let Some(known) = self.lock().get_mut(name) {
+            known.leaves_backlog = true;
+        }
     }
 
-    pub(crate) fn take_backlog(&self, name: &str) -> bool {
-        self.change(name, |app| std::mem::take(&mut app.has_backlog))
+    /// What was put off is about to be sent. It stays on record until that is done: this process may die over it.
+    pub(crate) fn begin_backlog(&self, name: &str) {
+        if let Some(known) = self.lock().get_mut(name) {
+            known.leaves_backlog = false;
+        }
+    }
+
+    /// What was put off has been sent, unless some of it was put off again.
+    pub(crate) fn end_backlog(&self, name: &str) {
+        if self.lock().get(name).is_some_and(|known| !known.leaves_backlog) {
+            self.change(name, |app| app.has_backlog = false);
+        }
     }
 
     pub(crate) fn has_backlog(&self, name: &str) -> bool {

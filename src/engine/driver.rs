@@ -312,13 +312,19 @@ impl<'a> Driver<'a> {
     /// Begins what the database is to do. While it fails, that is one thing at a time, and always a write: the
     /// next commit if there is one, for its success alone shows that commits are taken again.
     fn write(&mut self) {
-        if !self.outage.is_on() {
+        if self.fatal.is_some() {
+            // Nothing is begun anew, least of all what has just failed for good: it would fail again, for ever. What is
+            // leased is given back when the pass has ended.
+            if !self.outage.is_on() {
+                self.commit_some();
+            }
+        } else if !self.outage.is_on() {
             self.claim_more();
             self.commit_some();
             self.release();
             self.save();
             self.beat();
-        } else if !self.outage.is_resting() && self.outage.commits() == 0 && self.fatal.is_none() {
+        } else if !self.outage.is_resting() && self.outage.commits() == 0 {
             if !self.decided.is_empty() {
                 self.commit_next();
             } else if !self.returned.is_empty() {

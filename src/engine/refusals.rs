@@ -185,7 +185,9 @@ impl Driver<'_> {
                 conclusion.scope = Some(Scope::Connection);
                 conclusion.was_sent = true;
                 conclusion.sends_once = engine.provider(order.source).class() == Class::Strict;
-                conclusion.is_answer_kept = conclusion.sends_once;
+                // What came for it may be in the journal; if not, an error came, and it may be spent.
+                conclusion.is_answer_kept = conclusion.sends_once && engine.has_answer_to(order.source, &connection);
+                conclusion.is_uncertain = conclusion.sends_once && !conclusion.is_answer_kept;
                 conclusion.message = refused
                     .iter()
                     .find(|(id, _)| *id == connection.id)

@@ -304,15 +304,19 @@ impl Engine {
             if self.apps.is_braked(&name) && !self.apps.take_turn(&name, self.parts.clock.now()).await? {
                 continue;
             }
-            if matches!(permission, Permission::Go(_)) && closed.is_empty() {
-                self.apps.take_backlog(&name);
-            }
+            let takes_all = matches!(permission, Permission::Go(_)) && closed.is_empty();
+            self.apps.begin_backlog(&name);
+            let before = report.leased_elsewhere;
             for (source, grant) in open {
                 let grants = [grant];
                 for which in self.due_of(source) {
                     let order = Order { grants: &grants, ..self.uncounted(source, which) };
                     self.pass(order, stop, &mut report, &|_| {}).await?;
                 }
+            }
+            // Whoever has the rest in flight may be dead.
+            if takes_all && report.leased_elsewhere == before && !stop.is_set() {
+                self.apps.end_backlog(&name);
             }
         }
         if report.refreshed > 0 {

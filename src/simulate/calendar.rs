@@ -1,25 +1,27 @@
 //! A calendar as a picture: a square a day, a column a week; the greener, the more is refreshed; a mark where customers
-//! are mailed, a red one where connections go dark.
+//! are mailed, a red one where connections go dark, a frame where a planned fault is on.
 
 use std::fmt::Write;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
-use super::Outcome;
+use super::{FaultList, Outcome};
 
 const CELL: usize = 16;
 const LEFT: usize = 44;
 const TOP: usize = 44;
 
-/// Draws it, in SVG.
-pub fn draw(outcome: &Outcome, zone: &TimeZone) -> String {
+/// Draws it, in SVG. The faults are those whose days were named.
+pub fn draw(outcome: &Outcome, faults: &FaultList, zone: &TimeZone) -> String {
+    let planned = planned(faults, outcome.begun_at, zone);
     let first = outcome.begun_at.to_zoned(zone.clone()).date();
     // The column of a week begins on a Monday.
     let lead = usize::try_from(first.weekday().to_monday_zero_offset()).unwrap_or(0);
     let most = outcome.days.iter().map(|day| day.refreshed).max().unwrap_or(0).max(1);
     let columns = (lead + outcome.days.len()).div_ceil(7);
-    let (width, height) = (LEFT + columns * CELL + 20, TOP + 7 * CELL + 64);
+    let (width, height) = (LEFT + columns * CELL + 20, TOP + 7 * CELL + 72);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"sans-serif\" font-size=\"10\" fill=\"#333\">\n<title>What Perene would do</title>\n\
@@ -36,14 +38,18 @@ pub fn draw(outcome: &Outcome, zone: &TimeZone) -> String {
         if month.replace(date.month()) != Some(date.month()) {
             let _ = writeln!(svg, "<text x=\"{x}\" y=\"{}\">{}</text>", TOP - 8, date.strftime("%b"));
         }
-        let title = format!(
+        let mut title = format!(
             "{date}: {} refreshed, {} calls, {} mailed, {} dark",
             day.refreshed, day.calls, day.mails, day.dark
         );
+        let on = planned.iter().filter(|(_, from, to)| (*from..=*to).contains(&date));
+        let on: Vec<&str> = on.map(|(name, ..)| *name).collect();
+        let frame = if on.is_empty() { "" } else { " stroke=\"#1565c0\" stroke-width=\"2\"" };
+        on.iter().for_each(|name| title.push_str(&format!(", {name}")));
         let side = CELL - 3;
         let _ = writeln!(
             svg,
-            "<rect x=\"{x}\" y=\"{y}\" width=\"{side}\" height=\"{side}\" rx=\"2\" fill=\"{}\"><title>{title}</title></rect>",
+            "<rect x=\"{x}\" y=\"{y}\" width=\"{side}\" height=\"{side}\" rx=\"2\" fill=\"{}\"{frame}><title>{title}</title></rect>",
             shade(day.refreshed, most)
         );
         let (middle_x, middle_y) = (x + side / 2, y + side / 2);
@@ -58,7 +64,9 @@ pub fn draw(outcome: &Outcome, zone: &TimeZone) -> String {
         svg,
         "<text x=\"{LEFT}\" y=\"{base}\">the greener, the more is refreshed (at most {most} a day)</text>\n\
          <circle cx=\"{}\" cy=\"{}\" r=\"3\" fill=\"#f9a825\"/><text x=\"{}\" y=\"{}\">customers are mailed</text>\n\
-         <circle cx=\"{}\" cy=\"{}\" r=\"5\" fill=\"#c62828\"/><text x=\"{}\" y=\"{}\">connections go dark</text>",
+         <circle cx=\"{}\" cy=\"{}\" r=\"5\" fill=\"#c62828\"/><text x=\"{}\" y=\"{}\">connections go dark</text>\n\
+         <rect x=\"{}\" y=\"{}\" width=\"10\" height=\"10\" rx=\"2\" fill=\"#fff\" stroke=\"#1565c0\" stroke-width=\"2\"/>\
+         <text x=\"{}\" y=\"{}\">a planned fault</text>",
         LEFT + 4,
         base + 14,
         LEFT + 14,
@@ -67,9 +75,24 @@ pub fn draw(outcome: &Outcome, zone: &TimeZone) -> String {
         base + 14,
         LEFT + 144,
         base + 18,
+        LEFT,
+        base + 26,
+        LEFT + 14,
+        base + 35,
     );
     svg.push_str("</svg>\n");
     svg
+}
+
+/// What is on from which date to which.
+fn planned(faults: &FaultList, begun_at: Timestamp, zone: &TimeZone) -> Vec<(&'static str, Date, Date)> {
+    let date = |at: Timestamp| at.to_zoned(zone.clone()).date();
+    let on = faults.planned().into_iter().map(|(name, day, lasts)| {
+        let from = begun_at + SignedDuration::from_hours(24 * i64::from(day));
+        let to = from + (lasts - SignedDuration::from_secs(1)).max(SignedDuration::ZERO);
+        (name, date(from), date(to))
+    });
+    on.collect()
 }
 
 fn shade(count: u64, most: u64) -> &'static str {
@@ -93,7 +116,9 @@ mod tests {
             None,
             &mut |_| {},
         );
-        let svg = draw(&outcome, &TimeZone::UTC);
+        let planned = FaultList::parse("meta-outage:30h@day3").expect("a list");
+        let svg = draw(&outcome, &planned, &TimeZone::UTC);
+        assert_eq!(svg.matches(", meta-outage<").count(), 2, "from noon, for 30 hours");
         assert_eq!(svg.matches(" refreshed, ").count(), outcome.days.len());
         assert!(svg.ends_with("</svg>\n") && !svg.contains("ZqT0k"));
     }

@@ -1,7 +1,7 @@
 //! A database that fails before, during and after what is asked of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jiff::SignedDuration;
 use perene_policy::Outcome;
@@ -40,6 +40,30 @@ fn a_failure_whose_commit_was_not_answered_counts_once() {
     let report = world.night(&engine);
     assert_eq!((report.failed, report.warned, world.attempts(1)), (1, 1, 1));
     assert_eq!(world.outbox().len(), 2, "one over each channel");
+}
+
+#[test]
+fn a_right_that_is_taken_away_in_the_middle_ends_the_run_and_is_not_asked_for_over_and_over() {
+    for refused in ["save_app", "extend", "commit"] {
+        let world = World::new();
+        world.fleet(20, "IG");
+        world.insert(21, "IG-two words", Some(days(1)));
+        world.script.answer(|_| Reply::dead().after(seconds(8)));
+        let asked = Arc::new(AtomicU64::new(0));
+        let noted = Arc::clone(&asked);
+        let faulty = FaultyStore::new(world.store.clone(), move |call: &str, count| {
+            if call != refused {
+                return Fault::None;
+            }
+            noted.store(count, Ordering::Relaxed);
+            assert!(count < 1_000, "{refused} is asked for over and over");
+            Fault::Refused
+        });
+        let ended = world.try_run(&world.engine_on(faulty), &RunRequest::all(RunKind::Scheduled));
+        assert!(ended.is_err(), "{refused}");
+        let times = asked.load(Ordering::Relaxed);
+        assert!((1..10).contains(&times), "{refused}: {times} times");
+    }
 }
 
 #[test]

@@ -38,6 +38,27 @@ fn without_a_time_it_waits_an_hour_and_goes_on_by_itself() {
 }
 
 #[test]
+fn what_was_put_off_is_taken_up_though_the_process_dies_that_had_begun_to() {
+    let world = World::new();
+    world.fleet(300, "IG");
+    world.script.answer(|_| Reply::limited().with("Retry-After", "120"));
+    let engine = world.engine();
+    world.night(&engine);
+    world.clock.advance(seconds(125));
+    world.script.answer(|asked| renew(asked).after(seconds(20)));
+    // It has calls in flight, and nothing of them is written.
+    world.clock.run(async {
+        let serving = std::pin::pin!(engine.serve(crate::engine::Stop::never()));
+        let killed = std::pin::pin!(crate::clock::Clock::sleep(&world.clock, seconds(10)));
+        drop(futures_util::future::select(serving, killed).await);
+    });
+    drop(engine);
+    world.script.answer(renew);
+    world.serve(&world.engine(), seconds(120));
+    assert!((1..=300).all(|id| world.token(id).ends_with('+')));
+}
+
+#[test]
 fn the_time_that_is_told_is_kept() {
     let world = World::new();
     world.fleet(300, "IG");

@@ -15,7 +15,7 @@ const CALLS_AT_ONCE: usize = 3;
 const CALLS_A_DAY: usize = 45;
 
 /// A probe in thirty seconds, and the further tries of fewer connections than open a circuit.
-const CALLS_AN_HOUR_WHILE_DOWN: usize = 240;
+const CALLS_AN_HOUR_WHILE_DOWN: usize = 300;
 
 const fn seconds(count: i64) -> SignedDuration {
     SignedDuration::from_secs(count)
@@ -116,12 +116,14 @@ impl World {
             || self.observer.is_held[app]
             || self.observer.held_at[app].is_some_and(|at| now.duration_since(at) < seconds(60));
         // The run may begin in the very moment at which a retry was due, and begin anew when the database is back.
-        let is_run = self.observer.run_begun_at.is_some_and(|at| now.duration_since(at) < seconds(20));
+        let night = self.run_due_until(now + self.database_ahead + seconds(1));
+        let is_run = self.observer.run_begun_at.is_some_and(|at| now.duration_since(at) < seconds(20))
+            || night.is_some_and(|at| (now + self.database_ahead).duration_since(at) < seconds(60));
         let most = if is_run { 2 * CALLS_AT_ONCE } else { CALLS_AT_ONCE };
         if at_once >= most && !may_be_sent_anew {
             self.broke("too_many_calls", Some(number), now, format!("the fourth call of replica {}", asked.replica));
         }
-        let is_calm = now.duration_since(self.observer.disturbed_at) > seconds(120);
+        let is_calm = now.duration_since(self.observer.disturbed_at) > seconds(120) && self.is_system_good();
         if others && is_calm {
             self.broke("called_twice_at_once", Some(number), now, "another replica's call is under way".to_owned());
         }
@@ -185,10 +187,22 @@ impl World {
         // A refusal that the standby has not got is in no journal either. Whoever was refused has nothing more to lose.
         let is_forgotten =
             was_refused && self.observer.failed_over_at.is_some_and(|at| now.duration_since(at) < hours(1));
-        if !is_forgotten && (sent > 2 || (sent == 2 && !is_declared)) {
+        let is_with_the_dead = self.is_with_the_dead(number, asked.generation);
+        if !is_forgotten && !is_with_the_dead && (sent > 2 || (sent == 2 && !is_declared)) {
             let text = format!("generation {} was sent {sent} times", asked.generation);
             self.broke("generation_sent_twice", Some(number), now, text);
         }
+    }
+
+    /// Whether what came for a generation is in the journal of a process that is down, and a standby has not got it: nobody
+    /// else can know.
+    fn is_with_the_dead(&self, number: usize, generation: usize) -> bool {
+        let is_recent = self.observer.failed_over_at.is_some();
+        let (account, id) = (&self.accounts[number], self.row_id(number));
+        let mut answers =
+            account.generations.iter().enumerate().filter(|(_, issued)| issued.came_for == Some(generation));
+        let mut down = self.journals.iter().zip(&self.replicas).filter(|(_, replica)| !replica.is_up);
+        is_recent && answers.any(|(issued, _)| down.any(|(journal, _)| journal.holds(&id, &account.token(issued))))
     }
 
     /// An answer, or that there is none, has come to a replica.
@@ -212,7 +226,9 @@ impl World {
         // The last try is the last whatever error it is answered with, if it got through to the token.
         let is_last =
             seen.memory.as_ref().is_some_and(|memory| matches!(memory.state, State::Uncertain { is_last: true, .. }));
-        let is_told = tells_what_became_of_it(reply) && !panics && (!is_last || meaning != Meaning::Trouble);
+        let is_told = tells_what_became_of_it(reply)
+            && !panics
+            && (!is_last || matches!(meaning, Meaning::Issued(_) | Meaning::Refused));
         if is_told && seen.in_doubt == Some(asked.generation) {
             seen.in_doubt = None;
         }

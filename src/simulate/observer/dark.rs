@@ -71,7 +71,9 @@ impl World {
         let app = self.app_of(number);
         let good = &self.observer.goods[app];
         let was_in_time = seen.warned_at.is_some_and(|warned| warned <= latest);
-        if was_in_time {
+        // While its app is held no customer is told anything: a day at most.
+        let waited_for_a_hold = seen.was_held && seen.warned_at.is_some_and(|warned| warned <= latest + hours(25));
+        if was_in_time || waited_for_a_hold {
             return;
         }
         // Nobody could do it sooner: it was done as soon as there was somebody again.

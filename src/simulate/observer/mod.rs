@@ -88,6 +88,8 @@ pub(super) struct Seen {
     pub(super) last_intent_at: Option<Timestamp>,
     /// The customer was warned of what is the matter now.
     pub(super) warned_at: Option<Timestamp>,
+    /// It was warned of when a hold on its app had ended: while that lasts no customer is told anything.
+    pub(super) was_held: bool,
     /// What the customer's inbox got since then.
     pub(super) mails: Vec<(String, Option<u8>)>,
     /// The customer had been told before it began: nobody is told so again.

@@ -117,8 +117,11 @@ impl World {
             let text = format!("of a failure, after {} attempts", seen.attempts);
             self.broke("warned_too_early", Some(number), now, text);
         }
+        let was_held = self.was_held_within(number, SignedDuration::from_mins(3), now);
         let seen = &mut self.observer.seen[number];
-        seen.warned_at.get_or_insert(now);
+        if seen.warned_at.is_none() {
+            (seen.warned_at, seen.was_held) = (Some(now), was_held);
+        }
         self.trace.tell(now, Some(number), || "the customer is warned".to_owned());
     }
 

@@ -204,7 +204,8 @@ impl World {
         let counted_in = std::mem::replace(&mut self.observer.seen[number].version_of_run, runs);
         // All replicas make the run of one night: it is one. Shortly after its time it may be that of the night before.
         let night = self.run_due_until(now + self.database_ahead);
-        let is_clear = night.is_some_and(|night| now.duration_since(night) > SignedDuration::from_mins(5));
+        let is_clear = night.is_some_and(|night| now.duration_since(night) > SignedDuration::from_mins(5))
+            && !self.is_change_of_clocks(now);
         let counted_for = std::mem::replace(&mut self.observer.seen[number].counted_for, night.filter(|_| is_clear));
         if (counted_in == runs && runs > 0) || (is_clear && counted_for == night) {
             self.broke("failure_counted_twice", Some(number), now, format!("{text} in one run"));

@@ -115,7 +115,7 @@ impl World {
         Some(due)
     }
 
-    fn is_change_of_clocks(&self, at: Timestamp) -> bool {
+    pub(super) fn is_change_of_clocks(&self, at: Timestamp) -> bool {
         let offset = |at: Timestamp| self.fleet.zone.to_offset(at).seconds();
         offset(at - hours(4)) != offset(at + hours(4))
     }
@@ -243,12 +243,19 @@ impl World {
             && was_sent
             && seen.is_there
             && seen.attempts == 0
+            && !self.was_held_within(number, hours(50), now)
             && self.has_been_good_for(number, hours(50), now)
             && !self.is_row_refused(number)
         {
             let text = "it has failed for two days, and no attempt is counted".to_owned();
             self.broke("failure_not_counted", Some(number), now, text);
         }
+    }
+
+    /// Whether the database has said within that time that the app is held.
+    pub(super) fn was_held_within(&self, number: usize, time: SignedDuration, now: Timestamp) -> bool {
+        let app = self.app_of(number);
+        self.observer.is_held[app] || self.observer.held_at[app].is_some_and(|at| now.duration_since(at) < time)
     }
 
     /// What was written down as about to be sent is sent, unless its process died.
