@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::app::{Alarm, BRAKE_CONNECTIONS};
 use perene_policy::backoff::later;
-use perene_policy::{Class, Conclusion, Counted, Outcome, Scope};
+use perene_policy::{Class, Conclusion, Counted, Outcome, Scope, State};
 
 use super::driver::Driver;
 use crate::store::{Committed, Cursor, StoreError};
@@ -188,6 +188,9 @@ impl Driver<'_> {
                 // What came for it may be in the journal; if not, an error came, and it may be spent.
                 conclusion.is_answer_kept = conclusion.sends_once && engine.has_answer_to(order.source, &connection);
                 conclusion.is_uncertain = conclusion.sends_once && !conclusion.is_answer_kept;
+                // After the one last try there is no other, whatever the database could not store of it.
+                let state = connection.memory_of_this_refresh_token().map(|memory| &memory.state);
+                conclusion.was_last_try = matches!(state, Some(State::Uncertain { is_last: true, .. }));
                 conclusion.message = refused
                     .iter()
                     .find(|(id, _)| *id == connection.id)

@@ -263,6 +263,19 @@ fn what_the_database_refuses_to_store_is_sent_by_nobody_else() {
     );
 }
 
+#[test]
+fn a_last_try_of_which_nothing_can_be_stored_is_the_last() {
+    let world = strict();
+    world.insert_pair(1, minutes(18));
+    world.store.refuse_row(0, "1", Some("value too long for type character varying(20)"));
+    world.script.answer(|_| Reply::lost());
+    let engine = world.engine();
+    world.night(&engine);
+    assert_eq!(world.script.drain(), 1);
+    world.serve(&engine, seconds(3 * 3600));
+    assert_eq!(world.script.drain(), 1, "the last try, and no other");
+}
+
 /// A standby without the latest commits takes over two seconds after a run has begun.
 fn fail_over_in_a_run(world: &World, engine: &crate::engine::Engine) {
     let before = world.store.snapshot();
