@@ -34,7 +34,9 @@ impl Spent {
     pub(super) fn committed(&self, commit: Commit, now: Timestamp) {
         if is_spent(&commit) {
             let mut known = self.lock();
-            known.recent.retain(|(at, _)| now.duration_since(*at) < KEPT_FOR);
+            while known.recent.front().is_some_and(|(at, _)| now.duration_since(*at) >= KEPT_FOR) {
+                known.recent.pop_front();
+            }
             known.recent.push_back((now, commit));
         }
     }
@@ -120,12 +122,21 @@ impl Engine {
             }
         }
         self.parts.store.release(&leases).await?;
-        for committed in self.parts.store.commit(&again, now).await? {
-            if let Committed::Refused(text) = committed {
-                tracing::error!("what became of a token cannot be written: {text}");
+        let mut left = Vec::new();
+        let committed = self.parts.store.commit(&again, now).await?;
+        for (mut commit, committed) in again.into_iter().zip(committed) {
+            match committed {
+                // Another failover may lose it again.
+                Committed::Done => self.spent.committed(commit, now),
+                Committed::Superseded => {}
+                Committed::Locked | Committed::GuardLost => left.push(commit),
+                Committed::Refused(text) => {
+                    tracing::error!(id = commit.connection.id, "what became of a token cannot be written: {text}");
+                    commit.decision.write = None;
+                    left.push(commit);
+                }
             }
         }
-        let mut left = Vec::new();
         for (id, commit) in commits {
             let row = self.parts.store.find(source, &id).await?;
             if row.is_some_and(|row| is_forgotten(&commit, &row)) {
