@@ -45,9 +45,18 @@ impl Connection {
     /// What is remembered of the refresh token that the row holds now, whatever access token stands beside it: it is the
     /// one that a strict provider takes once.
     pub fn memory_of_this_refresh_token(&self) -> Option<&Memory> {
-        let own = self.refresh_token.as_ref().map(Secret::fingerprint);
-        let is_same = |memory: &&Memory| memory.refresh_token.is_some() && memory.refresh_token == own;
+        let is_same = |memory: &&Memory| self.holds_refresh_token_of(memory);
         self.memory_of_this_generation().or_else(|| self.memory.as_ref().filter(is_same))
+    }
+
+    /// Whether the row holds the refresh token of which this is remembered.
+    pub(crate) fn holds_refresh_token_of(&self, memory: &Memory) -> bool {
+        memory.refresh_token.is_some() && memory.refresh_token == self.name_of_refresh_token()
+    }
+
+    /// Names the refresh token that the row holds.
+    pub(crate) fn name_of_refresh_token(&self) -> Option<Fingerprint> {
+        self.refresh_token.as_ref().map(Secret::fingerprint)
     }
 
     /// Names the generation that the row holds.
@@ -171,6 +180,11 @@ pub enum State {
 }
 
 impl State {
+    /// Whether it says of a token that a provider takes once that it is spent, refused, or may be.
+    pub const fn may_be_spent(&self) -> bool {
+        matches!(self, Self::Uncertain { .. } | Self::NeedsReconnect { .. })
+    }
+
     /// The name under which it is stored and queried.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -833,12 +833,13 @@ impl<'a> Driver<'a> {
         let engine = self.engine;
         self.works.push(Box::pin(async move {
             // What was seen here has been saved before, and so this save may have nothing to write, and to conflict with.
-            let loaded = if compares { engine.load_apps(false).await } else { Ok(()) };
-            let saved = match loaded {
-                Ok(()) => engine.apps.look_after(engine.parts.clock.now()).await,
-                Err(error) => Err(error),
+            let saved = async {
+                if compares {
+                    engine.load_apps(false).await?;
+                }
+                engine.apps.look_after(engine.parts.clock.now()).await
             };
-            Work::Saved(saved)
+            Work::Saved(saved.await)
         }));
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::{Connection, State};
+use perene_policy::Connection;
 
 use super::Engine;
 use crate::store::{Commit, Committed, Guard, Lease, StoreError};
@@ -71,11 +71,7 @@ impl Spent {
 /// Whether it says that a token is spent, or may be.
 fn is_spent(commit: &Commit) -> bool {
     let memory = commit.decision.memory.as_ref();
-    memory.is_some_and(|memory| memory.refresh_token.is_some() && is_about_a_spent_one(&memory.state))
-}
-
-const fn is_about_a_spent_one(state: &State) -> bool {
-    matches!(state, State::Uncertain { .. } | State::NeedsReconnect { .. })
+    memory.is_some_and(|memory| memory.refresh_token.is_some() && memory.state.may_be_spent())
 }
 
 impl Engine {
@@ -150,5 +146,5 @@ impl Engine {
 /// Whether the row holds the token, and nothing is remembered of what became of it.
 fn is_forgotten(commit: &Commit, row: &Connection) -> bool {
     let is_same = row.token == commit.connection.token && row.refresh_token == commit.connection.refresh_token;
-    is_same && !row.memory_of_this_refresh_token().is_some_and(|memory| is_about_a_spent_one(&memory.state))
+    is_same && !row.memory_of_this_refresh_token().is_some_and(|memory| memory.state.may_be_spent())
 }

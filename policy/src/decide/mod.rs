@@ -371,7 +371,7 @@ pub fn intent(connection: &Connection, is_last_try: bool, context: &Context<'_>)
     let now = context.now;
     let state = State::Uncertain { sent_at: now, reason: "no_answer_yet".to_owned(), is_last: is_last_try };
     let mut memory = remember(connection, state, context);
-    memory.refresh_token = connection.refresh_token.as_ref().map(Secret::fingerprint);
+    memory.refresh_token = connection.name_of_refresh_token();
     memory.next_try_at = (!is_last_try).then(|| last_try_at(connection, now));
     let events = is_last_try.then(|| Event {
         kind: EventKind::LastTry,
@@ -560,7 +560,7 @@ fn failed(connection: &Connection, conclusion: &Conclusion, context: &Context<'_
     if conclusion.token.is_some() {
         memory.refresh_token = None;
     } else if conclusion.sends_once && conclusion.was_sent {
-        memory.refresh_token = connection.refresh_token.as_ref().map(Secret::fingerprint);
+        memory.refresh_token = connection.name_of_refresh_token();
     }
     if conclusion.token.is_some() && connection.grant.refuses_young_tokens() {
         // It was made just now, though nothing else is known of it.
@@ -699,8 +699,7 @@ pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_
             vec![Event { kind: EventKind::Vanished, outcome: None, text: "the app's row is gone".to_owned() }];
         return Some(decision);
     };
-    let is_spent = matches!(memory.state, State::Uncertain { .. } | State::NeedsReconnect { .. });
-    if row.generation() != memory.generation && is_spent && remembered_refresh_token(memory, row) {
+    if row.generation() != memory.generation && memory.state.may_be_spent() && row.holds_refresh_token_of(memory) {
         return Some(moved_beside(memory, row, now));
     }
     if row.generation() != memory.generation || was_extended_by_the_app(memory, row, now, settings.window) {
@@ -747,12 +746,6 @@ pub fn reconcile(memory: &Memory, row: Option<&Connection>, context: &Context<'_
     }
     decision.memory = worth_remembering(memory);
     Some(decision)
-}
-
-/// Whether what is remembered is about the refresh token that the row holds.
-fn remembered_refresh_token(memory: &Memory, row: &Connection) -> bool {
-    let own = row.refresh_token.as_ref().map(Secret::fingerprint);
-    memory.refresh_token.is_some() && memory.refresh_token == own
 }
 
 /// The app has put another access token beside a refresh token that was sent to a provider that takes it once: it is as

@@ -112,15 +112,11 @@ impl World {
         let a_day = seen.calls.len();
         // When a hold has just ended what it held is sent, some of it for the second time in a moment.
         let app = self.app_of(number);
-        let may_be_sent_anew = self.observer.storm_since[app].is_some()
-            || self.observer.is_held[app]
-            || self.observer.held_at[app].is_some_and(|at| now.duration_since(at) < seconds(60));
-        // The run may begin in the very moment at which a retry was due, and begin anew when the database is back.
-        let night = self.run_due_until(now + self.database_ahead + seconds(1));
-        let is_run = self.observer.run_begun_at.is_some_and(|at| now.duration_since(at) < seconds(20))
-            || night.is_some_and(|at| (now + self.database_ahead).duration_since(at) < seconds(60));
-        let most = if is_run { 2 * CALLS_AT_ONCE } else { CALLS_AT_ONCE };
-        if at_once >= most && !may_be_sent_anew {
+        let may_be_sent_anew =
+            self.observer.storm_since[app].is_some() || self.was_held_within(number, seconds(60), now);
+        let is_too_often =
+            at_once >= 2 * CALLS_AT_ONCE || (at_once >= CALLS_AT_ONCE && !self.is_about_the_time_of_a_run(now));
+        if is_too_often && !may_be_sent_anew {
             self.broke("too_many_calls", Some(number), now, format!("the fourth call of replica {}", asked.replica));
         }
         let is_calm = now.duration_since(self.observer.disturbed_at) > seconds(120) && self.is_system_good();
@@ -131,6 +127,13 @@ impl World {
         if a_day >= CALLS_A_DAY && !expires_soon && is_settled && is_well {
             self.broke("retried_too_often", Some(number), now, format!("{a_day} calls in a day"));
         }
+    }
+
+    /// The run may begin in the very moment at which a retry was due, and begin anew when the database is back.
+    fn is_about_the_time_of_a_run(&self, now: Timestamp) -> bool {
+        let night = self.run_due_until(now + self.database_ahead + seconds(1));
+        self.observer.run_begun_at.is_some_and(|at| now.duration_since(at) < seconds(20))
+            || night.is_some_and(|at| (now + self.database_ahead).duration_since(at) < seconds(60))
     }
 
     /// A provider that has been down for a while gets a probe now and then, from each replica, and little else.
@@ -187,8 +190,8 @@ impl World {
         // A refusal that the standby has not got is in no journal either. Whoever was refused has nothing more to lose.
         let is_forgotten =
             was_refused && self.observer.failed_over_at.is_some_and(|at| now.duration_since(at) < hours(1));
-        let is_with_the_dead = self.is_with_the_dead(number, asked.generation);
-        if !is_forgotten && !is_with_the_dead && (sent > 2 || (sent == 2 && !is_declared)) {
+        let is_one_too_many = sent > 2 || (sent == 2 && !is_declared);
+        if is_one_too_many && !is_forgotten && !self.is_with_the_dead(number, asked.generation) {
             let text = format!("generation {} was sent {sent} times", asked.generation);
             self.broke("generation_sent_twice", Some(number), now, text);
         }

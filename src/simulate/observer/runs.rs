@@ -26,7 +26,6 @@ impl World {
         let Some(run_at) = self.observer.run_begun_at else { return };
         for number in 0..self.accounts.len() {
             let seen = &self.observer.seen[number];
-            let app = self.app_of(number);
             let Some(expires_at) = seen.expires_at.filter(|_| seen.is_there && seen.generation.is_some()) else {
                 continue;
             };
@@ -37,8 +36,7 @@ impl World {
                 .memory
                 .as_ref()
                 .is_none_or(|memory| memory.state == State::Healthy && memory.next_try_at.is_none_or(|at| at <= now));
-            let is_free = !self.observer.is_held[app]
-                && self.observer.held_at[app].is_none_or(|at| now.duration_since(at) > minutes(30));
+            let is_free = !self.was_held_within(number, minutes(30), now);
             let is_well = account.is_well(now) && account.well_since() < run_at;
             let is_young = now.duration_since(account.generations[seen.generation.unwrap_or(0)].issued_at) < hours(50);
             if was_due
