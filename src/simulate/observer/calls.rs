@@ -215,7 +215,7 @@ impl World {
         self.trace.tell(now, Some(number), || format!("r{} answered: {meaning:?}", asked.replica));
         let app = asked.app;
         if self.observer.storm_since[app].is_some() && !matches!(meaning, Meaning::Issued(_) | Meaning::Told) {
-            self.observer.failed_in_storm[app].insert(number);
+            self.observer.failed_in_storm[app].entry(number).or_insert(now);
         }
         let is_row_limit = self.is_row_limit(app);
         let calling = &mut self.replicas[asked.replica].calling;

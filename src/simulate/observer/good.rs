@@ -66,6 +66,14 @@ impl World {
         since.is_some_and(|since| now.duration_since(since) >= time)
     }
 
+    /// How many of an app's connections have failed for so long that every replica can know. A run that a slow database
+    /// begins ten seconds later on one replica than on another has seen nothing yet when that one decides.
+    pub(super) fn failing_in_storm(&self, app: usize, now: Timestamp) -> usize {
+        let tries_take = SignedDuration::from_secs(5);
+        let failing = self.observer.failed_in_storm[app].values();
+        failing.filter(|since| now.duration_since(**since) >= tries_take).count()
+    }
+
     /// Whether all connections of the app fail, through no fault of their customers.
     fn is_storm(&self, app: usize) -> bool {
         use super::super::faults::Kind;

@@ -153,7 +153,8 @@ pub(super) struct Observer {
     /// Who went dark, and when.
     pub(super) went_dark: Vec<(Timestamp, usize)>,
     pub(super) looks: u64,
-    pub(super) failed_in_storm: Vec<BTreeSet<usize>>,
+    /// Who fails while all of an app's connections do, and since when.
+    pub(super) failed_in_storm: Vec<BTreeMap<usize, Timestamp>>,
     pub(super) storm_since: Vec<Option<Timestamp>>,
     pub(super) calls_in_storm: Vec<VecDeque<Timestamp>>,
     /// Whether the database says of an app that it is held, and when it last said so.
@@ -194,7 +195,7 @@ impl Observer {
             mailed: Vec::new(),
             went_dark: Vec::new(),
             looks: 0,
-            failed_in_storm: vec![BTreeSet::new(); fleet.app_count],
+            failed_in_storm: vec![BTreeMap::new(); fleet.app_count],
             storm_since: vec![None; fleet.app_count],
             calls_in_storm: vec![VecDeque::new(); fleet.app_count],
             is_held: vec![false; fleet.app_count],

@@ -128,7 +128,7 @@ impl World {
     /// Whether what the customer is warned of is the customer's.
     fn check_cause(&mut self, number: usize, memory: &Memory, now: Timestamp) {
         let app = self.app_of(number);
-        let failing = self.observer.failed_in_storm[app].len();
+        let failing = self.failing_in_storm(app, now);
         // Where the provider says that the app itself is well, many who are refused alike are believed after an hour.
         let held_for = SignedDuration::from_hours(if self.app_seems_well(app) { 1 } else { 20 });
         let is_new = self.observer.storm_since[app].is_some_and(|since| now.duration_since(since) < held_for);

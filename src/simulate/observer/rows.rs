@@ -174,7 +174,10 @@ impl World {
         if seen.refreshed_at != before.refreshed_at && !seen.is_of_app {
             self.observer.day(now).refreshed += 1;
         }
-        if before.expires_at.is_some_and(|old| stored.duration_since(old) > hours(2)) {
+        // A row without a date may have held its tokens for as long.
+        let is_later = before.expires_at.is_some_and(|old| stored.duration_since(old) > hours(2));
+        let is_first = before.expires_at.is_none() && before.generation.is_some_and(|old| generation > old);
+        if is_later || is_first {
             let seen = &mut self.observer.seen[number];
             seen.trouble_since = None;
             // An incident that goes on is one that its customer has heard of.
@@ -217,10 +220,11 @@ impl World {
             self.broke("not_warned_after_three_failures", Some(number), now, text.clone());
         }
         let app = self.app_of(number);
-        let in_storm = self.observer.failed_in_storm[app].len();
+        let in_storm = self.failing_in_storm(app, now);
         let is_new_storm = self.observer.storm_since[app].is_some_and(|since| now.duration_since(since) < hours(20));
         let is_well = self.accounts[number].is_well(now);
-        if in_storm >= STORM_MIN && is_new_storm && is_well && self.observer.failed_in_storm[app].contains(&number) {
+        if in_storm >= STORM_MIN && is_new_storm && is_well && self.observer.failed_in_storm[app].contains_key(&number)
+        {
             let text = format!("{in_storm} connections of the app fail alike");
             self.broke("counted_against_the_customer_in_a_storm", Some(number), now, text);
         }
