@@ -87,15 +87,21 @@ impl Engine {
                 break;
             }
             let mut settled = stream::iter(page).map(|outgoing| self.send(outgoing)).buffer_unordered(AT_ONCE);
+            let mut failed = None;
             loop {
                 let mut asked = stop.clone();
                 tokio::select! {
                     next = settled.next() => match next {
-                        Some(was_sent) => sent += u64::from(was_sent?),
+                        Some(Ok(was_sent)) => sent += u64::from(was_sent),
+                        // The others are on their way: were they dropped, what has arrived would be sent once more.
+                        Some(Err(error)) => drop(failed.get_or_insert(error)),
                         None => break,
                     },
                     () = async { asked.wait().await; self.parts.clock.sleep(LAST_WORD).await } => return Ok(sent),
                 }
+            }
+            if let Some(error) = failed {
+                return Err(error);
             }
         }
         Ok(sent)

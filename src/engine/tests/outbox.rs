@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::engine::Engine;
 use crate::engine::testing::{Reply, World, days, renew, seconds};
+use crate::engine::{Engine, Stop};
 use crate::notify::{Delivery, MessageKind};
+use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::memory::Settlement;
 
 const HOUR: u64 = 3_600;
@@ -101,4 +102,15 @@ fn a_message_whose_sender_died_is_sent_by_another() {
     assert_eq!(world.send(&engine), 0);
     world.clock.advance(seconds(120));
     assert_eq!(world.send(&world.engine()), 2);
+}
+
+#[test]
+fn one_that_cannot_be_noted_keeps_none_of_the_others_from_being_sent_and_noted() {
+    let (world, _) = warned();
+    let plan = |call: &str, count| if call == "settle_outbox" && count == 1 { Fault::Before } else { Fault::None };
+    let engine = world.engine_on(FaultyStore::new(world.store.clone(), plan));
+    world.clock.run(engine.send_outbox(seconds(20), &Stop::never())).expect_err("one could not be noted");
+    assert_eq!((world.mail.kinds().len(), world.hook.kinds().len()), (1, 1));
+    let settled = world.store.outbox().into_iter().filter(|row| row.settlement.is_some()).count();
+    assert_eq!(settled, 1, "the other one is");
 }
