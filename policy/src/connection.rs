@@ -181,8 +181,18 @@ pub enum State {
 
 impl State {
     /// Whether it says of a token that a provider takes once that it is spent, refused, or may be.
-    pub const fn may_be_spent(&self) -> bool {
-        matches!(self, Self::Uncertain { .. } | Self::NeedsReconnect { .. })
+    pub fn may_be_spent(&self) -> bool {
+        self.use_of_token() > TokenUse::Unsent
+    }
+
+    /// What it says of the use of a token that a provider takes once.
+    pub const fn use_of_token(&self) -> TokenUse {
+        match self {
+            Self::Uncertain { is_last: false, .. } => TokenUse::SentOnce,
+            Self::Uncertain { is_last: true, .. } => TokenUse::SentForTheLastTime,
+            Self::NeedsReconnect { .. } => TokenUse::Refused,
+            _ => TokenUse::Unsent,
+        }
     }
 
     /// The name under which it is stored and queried.
@@ -197,6 +207,20 @@ impl State {
             Self::Uncertain { .. } => "uncertain",
         }
     }
+}
+
+/// What is known of the use of a token that a provider takes once. Of two facts about one token the greater is the truth:
+/// no use can be undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TokenUse {
+    /// Nothing says that it was sent.
+    Unsent,
+    /// It was sent, or was about to be, and nobody knows what came of it: one try is left.
+    SentOnce,
+    /// The last try was made, or was about to be, and nobody knows what came of it.
+    SentForTheLastTime,
+    /// The provider has refused it.
+    Refused,
 }
 
 /// From the first failure of a connection to its recovery. People hear of it once.

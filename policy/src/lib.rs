@@ -36,10 +36,10 @@ pub mod warning;
 mod testing;
 
 pub use answer::{Answer, NoAnswer, Verdict};
-pub use connection::{Connection, Incident, Memory, State};
+pub use connection::{Connection, Incident, Memory, State, TokenUse};
 pub use decide::{
     Attempts, Context, Counting, Decision, ErrorText, Event, EventKind, Notice, NoticeKind, RowWrite, decide, intent,
-    lapse, reconcile, take_back,
+    lapse, reconcile, superseded, take_back,
 };
 pub use exchange::{Call, Conclusion, Endpoint, Exchange, Step, Terms};
 pub use grant::{Class, Grant};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use perene_policy::answer::Usage;
-use perene_policy::app::{Alarm, App, CIRCUIT_CONNECTIONS, HoldKind, Permission, Sighting};
+use perene_policy::app::{Alarm, App, CIRCUIT_CONNECTIONS, Hold, HoldKind, Permission, Sighting};
 use perene_policy::{Outcome, Secret};
 
 use crate::provider::AppIdentity;
@@ -27,16 +27,14 @@ pub(crate) struct Apps {
 struct Known {
     identity: Arc<AppIdentity>,
     version: Option<i64>,
+    /// As it is in the database, in that version.
+    stored: App,
     app: App,
     /// Learnt since the last save.
-    unsaved: Vec<(Sighting, Timestamp)>,
-    /// Changed since the last save, by sightings or otherwise.
-    is_changed: bool,
+    unsaved: Vec<(News, Timestamp)>,
     /// Holds that have ended in this process, with the outcome that they held: what was concluded while one
     /// was on is not believed afterwards either.
     ended: Vec<(Outcome, Timestamp)>,
-    /// Something was put off since what had been put off before was begun to be sent.
-    leaves_backlog: bool,
     /// A brake was put on here, and the app was not asked yet whether it is well.
     has_new_brake: bool,
     /// Connections whose last answer was of no use, since the last one that was. When so many look like an
@@ -49,6 +47,17 @@ struct Known {
     alarmed: Option<Vec<Alarm>>,
 }
 
+/// What is learnt here of an app, and learnt once more on top of what another replica has saved meanwhile.
+enum News {
+    Seen(Sighting),
+    Used(Usage),
+    Probed(bool),
+    PutOff,
+    /// What had been put off so many times has been sent.
+    Sent(u64),
+    AskedByHand,
+}
+
 impl Apps {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self { store, known: Mutex::new(BTreeMap::new()) }
@@ -56,30 +65,23 @@ impl Apps {
 
     /// Reads what is known of an app. When its id, secret or host has changed, what was known is forgotten.
     pub(crate) async fn load(&self, identity: &Arc<AppIdentity>) -> Result<(), StoreError> {
-        let stored = self.store.app(&identity.name).await?;
-        let (version, app, is_changed) = match stored {
-            Some((version, app)) if app.credentials == identity.credentials => (Some(version), app, false),
-            Some((version, old)) => {
-                tracing::info!(
-                    app = identity.name,
-                    "id, secret or host has changed: what was known of it is forgotten"
-                );
-                let mut app = App::new(identity.credentials.clone());
-                app.has_backlog = old.has_backlog || old.hold.is_some() || old.limit.is_some();
-                (Some(version), app, true)
-            }
-            None => (None, App::new(identity.credentials.clone()), false),
-        };
+        let found = self.store.app(&identity.name).await?;
+        let version = found.as_ref().map(|(version, _)| *version);
+        let stored = found.map_or_else(|| App::new(identity.credentials.clone()), |(_, app)| app);
+        let mut app = stored.clone();
+        if app.credentials != identity.credentials {
+            tracing::info!(app = identity.name, "id, secret or host has changed: what was known of it is forgotten");
+            app = app.forgotten(identity.credentials.clone());
+        }
         let mut all = self.lock();
         let Some(known) = all.get_mut(&identity.name) else {
             let fresh = Known {
                 identity: Arc::clone(identity),
                 version,
+                stored,
                 app,
                 unsaved: Vec::new(),
-                is_changed,
                 ended: Vec::new(),
-                leaves_backlog: false,
                 has_new_brake: false,
                 suspects: BTreeSet::new(),
                 last_probed: None,
@@ -88,15 +90,11 @@ impl Apps {
             all.insert(identity.name.clone(), fresh);
             return Ok(());
         };
-        // What was put off here is put off, whatever another replica has saved meanwhile.
-        let is_put_off = known.app.has_backlog && known.is_changed;
-        known.is_changed = is_changed || (is_put_off && !app.has_backlog);
-        (known.identity, known.version, known.app) = (Arc::clone(identity), version, app);
-        known.app.has_backlog |= is_put_off;
+        (known.identity, known.version, known.stored, known.app) = (Arc::clone(identity), version, stored, app);
         let unsaved = std::mem::take(&mut known.unsaved);
         let last = unsaved.last().map(|(_, at)| *at);
-        for (sighting, at) in unsaved {
-            known.learn(sighting, at);
+        for (news, at) in unsaved {
+            known.learn(news, at);
         }
         if let Some(at) = last {
             // What was judged here of these sightings was judged of a state that another replica has replaced: were it
@@ -128,13 +126,13 @@ impl Apps {
 
     /// Notes how full the limits are, before it is known what the answer comes to.
     pub(crate) fn read_usage(&self, name: &str, usage: &Usage, now: Timestamp) {
-        self.change(name, |app| app.read_usage(usage, now));
+        if *usage != Usage::default() {
+            self.hear(name, News::Used(*usage), now);
+        }
     }
 
     pub(crate) fn learn(&self, name: &str, sighting: Sighting, now: Timestamp) {
-        if let Some(known) = self.lock().get_mut(name) {
-            known.learn(sighting, now);
-        }
+        self.hear(name, News::Seen(sighting), now);
     }
 
     /// Whether an app is held because the provider refuses the app itself.
@@ -149,25 +147,20 @@ impl Apps {
         self.lock().get(name).is_some_and(|known| known.suspects.contains(connection))
     }
 
-    pub(crate) fn leave_backlog(&self, name: &str) {
-        self.change(name, App::leave_backlog);
-        if let Some(known) = self.lock().get_mut(name) {
-            known.leaves_backlog = true;
-        }
+    pub(crate) fn leave_backlog(&self, name: &str, now: Timestamp) {
+        self.hear(name, News::PutOff, now);
     }
 
-    /// What was put off is about to be sent. It stays on record until that is done: this process may die over it.
-    pub(crate) fn begin_backlog(&self, name: &str) {
-        if let Some(known) = self.lock().get_mut(name) {
-            known.leaves_backlog = false;
-        }
+    /// What was put off is about to be sent. It stays on record until that is done: this process may die over it. Returns
+    /// with what to say then that it is.
+    pub(crate) fn begin_backlog(&self, name: &str) -> u64 {
+        self.lock().get(name).map_or(0, |known| known.app.times_put_off)
     }
 
-    /// What was put off has been sent, unless some of it was put off again.
-    pub(crate) fn end_backlog(&self, name: &str) {
-        if self.lock().get(name).is_some_and(|known| !known.leaves_backlog) {
-            self.change(name, |app| app.has_backlog = false);
-        }
+    /// What was put off when it was begun to be sent has been sent. What this replica or another has put off meanwhile
+    /// has not.
+    pub(crate) fn end_backlog(&self, name: &str, begun: u64, now: Timestamp) {
+        self.hear(name, News::Sent(begun), now);
     }
 
     pub(crate) fn has_backlog(&self, name: &str) -> bool {
@@ -193,43 +186,43 @@ impl Apps {
         self.lock().get(name).is_some_and(|known| known.app.is_braked())
     }
 
-    /// Lets go of a hold on a misconfigured app's probe time: somebody asks by hand and wants to know.
+    /// Somebody asks by hand, and wants to know whether a misconfigured app is well again.
     pub(crate) fn ask_at_once(&self, name: &str, now: Timestamp) {
-        self.change(name, |app| {
-            if let Some(hold) = &mut app.hold
-                && hold.kind == HoldKind::Misconfigured
-            {
-                hold.probe_at = now;
-            }
-        });
+        self.hear(name, News::AskedByHand, now);
     }
 
     pub(crate) fn probed(&self, name: &str, is_well: bool, now: Timestamp) {
-        self.change(name, |app| app.probed(is_well, now));
+        self.hear(name, News::Probed(is_well), now);
     }
 
     /// Takes the one probe that is allowed, for all replicas: `false` when another was first.
     pub(crate) async fn take_probe(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
-        self.change(name, |app| app.take_probe(now));
-        self.save_before_others(name).await
+        let take = |app: &mut App| {
+            app.take_probe(now);
+            true
+        };
+        self.take(name, take).await
     }
 
     /// Takes the turn at which what a brake holds is sent again, for all replicas: `false` when it is not time, or another
     /// was first.
     pub(crate) async fn take_turn(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
-        Ok(self.change(name, |app| app.take_turn(now)) && self.save_before_others(name).await?)
+        self.take(name, |app| app.take_turn(now)).await
     }
 
-    /// Saves what this replica has just taken for itself; `false` when another has saved meanwhile.
-    async fn save_before_others(&self, name: &str) -> Result<bool, StoreError> {
-        let Some((version, app)) = self.lock().get(name).map(|known| (known.version, known.app.clone())) else {
+    /// Takes something that only one replica may have. It is known here only when it is saved: a database that takes
+    /// nothing must not use it up.
+    async fn take(&self, name: &str, take: impl Fn(&mut App) -> bool) -> Result<bool, StoreError> {
+        let Some((version, mut app, learnt)) = self.lock().get(name).map(Known::to_save) else { return Ok(false) };
+        if !take(&mut app) {
             return Ok(false);
-        };
+        }
         let is_saved = self.store.save_app(name, version, &app).await?;
-        if is_saved {
-            self.saved(name, version, 0);
-        } else if let Some(identity) = self.identity(name) {
-            self.load(&identity).await?;
+        if !is_saved {
+            self.reload(name).await?;
+        } else if let Some(known) = self.lock().get_mut(name) {
+            take(&mut known.app);
+            known.saved(version, app, learnt);
         }
         Ok(is_saved)
     }
@@ -284,20 +277,15 @@ impl Apps {
         let names: Vec<String> = self.lock().keys().cloned().collect();
         for name in names {
             for _ in 0..SAVES_MAX {
-                let Some((version, app, learnt)) = self
-                    .lock()
-                    .get(&name)
-                    .filter(|known| known.is_changed)
-                    .map(|known| (known.version, known.app.clone(), known.unsaved.len()))
-                else {
-                    break;
-                };
+                let changed = self.lock().get_mut(&name).and_then(Known::changed);
+                let Some((version, app, learnt)) = changed else { break };
                 if self.store.save_app(&name, version, &app).await? {
-                    self.saved(&name, version, learnt);
+                    if let Some(known) = self.lock().get_mut(&name) {
+                        known.saved(version, app, learnt);
+                    }
                     break;
                 }
-                let Some(identity) = self.identity(&name) else { break };
-                self.load(&identity).await?;
+                self.reload(&name).await?;
             }
         }
         Ok(())
@@ -326,25 +314,19 @@ impl Apps {
         Ok(())
     }
 
-    fn saved(&self, name: &str, version: Option<i64>, learnt: usize) {
-        if let Some(known) = self.lock().get_mut(name) {
-            known.version = Some(version.map_or(1, |version| version + 1));
-            known.unsaved.drain(..learnt.min(known.unsaved.len()));
-            known.is_changed = !known.unsaved.is_empty();
+    /// Another replica has saved meanwhile: what is known here is learnt once more on top of that.
+    async fn reload(&self, name: &str) -> Result<(), StoreError> {
+        let identity = self.lock().get(name).map(|known| Arc::clone(&known.identity));
+        match identity {
+            Some(identity) => self.load(&identity).await,
+            None => Ok(()),
         }
     }
 
-    fn identity(&self, name: &str) -> Option<Arc<AppIdentity>> {
-        self.lock().get(name).map(|known| Arc::clone(&known.identity))
-    }
-
-    fn change<T: Default>(&self, name: &str, change: impl FnOnce(&mut App) -> T) -> T {
-        let mut known = self.lock();
-        let Some(known) = known.get_mut(name) else { return T::default() };
-        let before = known.app.clone();
-        let result = change(&mut known.app);
-        known.is_changed |= known.app != before;
-        result
+    fn hear(&self, name: &str, news: News, now: Timestamp) {
+        if let Some(known) = self.lock().get_mut(name) {
+            known.learn(news, now);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
@@ -353,23 +335,47 @@ impl Apps {
 }
 
 impl Known {
-    fn learn(&mut self, sighting: Sighting, now: Timestamp) {
+    fn learn(&mut self, news: News, now: Timestamp) {
         let before = self.app.hold.clone();
-        self.app.learn(&sighting, now);
+        match &news {
+            News::Seen(sighting) => self.app.learn(sighting, now),
+            News::Used(usage) => self.app.read_usage(usage, now),
+            News::Probed(is_well) => self.app.probed(*is_well, now),
+            News::PutOff => self.app.leave_backlog(),
+            News::Sent(times) => self.app.end_backlog(*times),
+            News::AskedByHand => self.app.ask_at_once(now),
+        }
         self.note_end(before.as_ref(), now);
-        self.is_changed = true;
-        self.unsaved.push((sighting, now));
+        self.unsaved.push((news, now));
     }
 
     fn judge(&mut self, now: Timestamp) {
         let before = self.app.hold.clone();
         self.app.judge(now);
-        self.is_changed |= self.app.hold != before;
         self.has_new_brake |= before.is_none() && self.app.is_braked();
         self.note_end(before.as_ref(), now);
     }
 
-    fn note_end(&mut self, before: Option<&perene_policy::app::Hold>, now: Timestamp) {
+    /// What there is to save, if there is anything: over which version, and how much of what was learnt is in it.
+    fn changed(&mut self) -> Option<(Option<i64>, App, usize)> {
+        if self.app == self.stored {
+            self.unsaved.clear();
+            return None;
+        }
+        Some(self.to_save())
+    }
+
+    fn to_save(&self) -> (Option<i64>, App, usize) {
+        (self.version, self.app.clone(), self.unsaved.len())
+    }
+
+    fn saved(&mut self, version: Option<i64>, app: App, learnt: usize) {
+        self.version = Some(version.map_or(1, |version| version + 1));
+        self.stored = app;
+        self.unsaved.drain(..learnt.min(self.unsaved.len()));
+    }
+
+    fn note_end(&mut self, before: Option<&Hold>, now: Timestamp) {
         if let Some(ended) = before.filter(|_| self.app.hold.is_none()) {
             self.ended.retain(|(_, at)| now.duration_since(*at) < jiff::SignedDuration::from_hours(1));
             self.ended.push((ended.outcome, now));

@@ -127,8 +127,8 @@ pub(super) struct Driver<'a> {
     has_committed: bool,
     /// Whether the table has taken a row.
     pub(super) has_written: bool,
-    /// Refused by the database: counted as failures when the pass is over.
-    pub(super) refused: Vec<(String, String)>,
+    /// Refused by the database, and why: counted as failures when the pass is over.
+    pub(super) refused: Vec<(Commit, String)>,
     pub(super) calling: usize,
     waiting: BTreeMap<Grant, usize>,
     cursor: Option<Cursor>,
@@ -781,7 +781,7 @@ impl<'a> Driver<'a> {
                     outcome => self.engine.apps.disbelieves(&name, outcome, page.began),
                 };
                 if is_held && conclusion.outcome != Outcome::NotExtended {
-                    self.engine.apps.leave_backlog(&name);
+                    self.engine.apps.leave_backlog(&name, self.now());
                 }
                 self.decide(connection, &conclusion, is_held);
             }
@@ -940,7 +940,7 @@ impl<'a> Driver<'a> {
                         self.report.book(Outcome::Superseded, Counted::Superseded);
                     }
                     if committed == Committed::GuardLost {
-                        self.engine.spent.not_committed(commit);
+                        self.engine.spent.not_committed(commit, self.now());
                     }
                 }
                 // What it brought is in the journal, or it is due again.
@@ -953,7 +953,7 @@ impl<'a> Driver<'a> {
                 Committed::Refused(text) => {
                     tracing::error!(id = commit.connection.id, "the database refused to write the row: {text}");
                     self.engine.refusals.refused(commit.source, &commit.connection.id, self.now());
-                    self.refused.push((commit.connection.id.clone(), text));
+                    self.refused.push((commit, text));
                 }
             }
         }
@@ -1087,7 +1087,7 @@ impl<'a> Driver<'a> {
     pub(super) fn defer_fresh(&mut self, grant: Grant, name: &str, outcome: Outcome) {
         let deferred: Vec<(usize, Connection)> = self.fresh.remove(&grant).into_iter().flatten().collect();
         self.report.book_many(outcome, Counted::Deferred, deferred.len() as u64);
-        self.engine.apps.leave_backlog(name);
+        self.engine.apps.leave_backlog(name, self.now());
         self.closed.insert(grant);
         let mut ids = Vec::with_capacity(deferred.len());
         for (page, connection) in deferred {

@@ -132,7 +132,7 @@ impl Driver<'_> {
         };
         for in_flight in batch {
             if let Some(name) = self.app_name(in_flight.connection.grant) {
-                self.engine.apps.leave_backlog(&name);
+                self.engine.apps.leave_backlog(&name, self.now());
             }
             self.keep_back(in_flight, reason);
         }

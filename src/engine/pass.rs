@@ -214,7 +214,7 @@ impl Engine {
             let is_last = page.len() < page_size || page_size == 1;
             cursor = page.last().map(Cursor::behind);
             if let Some(name) = name.filter(|_| !page.is_empty()) {
-                self.apps.leave_backlog(name);
+                self.apps.leave_backlog(name, now);
             }
             if is_last {
                 return Ok(());

@@ -10,10 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::app::{Alarm, BRAKE_CONNECTIONS};
 use perene_policy::backoff::later;
-use perene_policy::{Class, Conclusion, Counted, Outcome, Scope, State};
+use perene_policy::{Class, Conclusion, Connection, Counted, ErrorText, Outcome, Scope, TokenUse, superseded};
 
-use super::driver::Driver;
-use crate::store::{Committed, Cursor, StoreError};
+use super::driver::{Driver, holds_the_same};
+use crate::store::{Commit, Committed, Cursor, Guard, StoreError};
 
 /// The pause before a row is tried again, at first and at most; it doubles.
 const PAUSES: (SignedDuration, SignedDuration) = (SignedDuration::from_mins(1), SignedDuration::from_hours(1));
@@ -175,27 +175,20 @@ impl Driver<'_> {
         if refused.len() >= BRAKE_CONNECTIONS || closed_since.is_some() {
             return self.alarm_of_refusals(&refused, closed_since).await;
         }
-        let mut ids: Vec<String> = refused.iter().map(|(id, _)| id.clone()).collect();
+        let mut ids: Vec<String> = refused.iter().map(|(commit, _)| commit.connection.id.clone()).collect();
         // Where not even the count can be written, what follows from it is remembered all the same.
         for is_with_row in [true, false] {
             let now = self.now();
             let claim = engine.named(order.source, &ids, self.fence, now);
             for connection in engine.parts.store.claim(&claim).await?.connections {
-                let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
-                conclusion.scope = Some(Scope::Connection);
-                conclusion.was_sent = true;
-                conclusion.sends_once = engine.provider(order.source).class() == Class::Strict;
-                // What came for it may be in the journal; if not, an error came, and it may be spent.
-                conclusion.is_answer_kept = conclusion.sends_once && engine.has_answer_to(order.source, &connection);
-                conclusion.is_uncertain = conclusion.sends_once && !conclusion.is_answer_kept;
-                // After the one last try there is no other, whatever the database could not store of it.
-                let state = connection.memory_of_this_refresh_token().map(|memory| &memory.state);
-                conclusion.was_last_try = matches!(state, Some(State::Uncertain { is_last: true, .. }));
-                conclusion.message = refused
-                    .iter()
-                    .find(|(id, _)| *id == connection.id)
-                    .map(|(_, text)| format!("refreshed, but the database refused to store it: {text}"));
-                self.decide(connection, &conclusion, false);
+                let Some((commit, text)) = refused.iter().find(|(commit, _)| commit.connection.id == connection.id)
+                else {
+                    continue;
+                };
+                match &commit.decision.write {
+                    Some(write) if write.token.is_some() => self.decide_of_unstorable(connection, text),
+                    _ => self.decide_without_text(commit, connection),
+                }
             }
             let mut commits = std::mem::take(&mut self.decided);
             if !is_with_row {
@@ -203,10 +196,13 @@ impl Driver<'_> {
             }
             let committed = engine.parts.store.commit(&commits, now).await?;
             ids.clear();
-            for (commit, committed) in commits.iter().zip(committed) {
+            for (commit, committed) in commits.into_iter().zip(committed) {
                 match committed {
-                    Committed::Done => self.book(&commit.connection, &commit.decision),
-                    Committed::Refused(_) if is_with_row => ids.push(commit.connection.id.clone()),
+                    Committed::Done => {
+                        self.book(&commit.connection, &commit.decision);
+                        engine.spent.committed(commit, now);
+                    }
+                    Committed::Refused(_) if is_with_row => ids.push(commit.connection.id),
                     Committed::Locked => self.report.book(Outcome::Transient, Counted::Deferred),
                     _ => self.report.book(Outcome::Unrecognised, Counted::Failed),
                 }
@@ -218,15 +214,45 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// A token came, and the database does not take it.
+    fn decide_of_unstorable(&mut self, connection: Connection, text: &str) {
+        let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
+        conclusion.scope = Some(Scope::Connection);
+        conclusion.was_sent = true;
+        conclusion.sends_once = self.engine.provider(self.order.source).class() == Class::Strict;
+        conclusion.is_answer_kept = conclusion.sends_once && self.engine.has_answer_to(self.order.source, &connection);
+        // Where what came could not be kept either, it may be spent.
+        conclusion.is_uncertain = conclusion.sends_once && !conclusion.is_answer_kept;
+        // After the one last try there is no other, whatever the database could not store of it.
+        let state = connection.memory_of_this_refresh_token().map(|memory| memory.state.use_of_token());
+        conclusion.was_last_try = state == Some(TokenUse::SentForTheLastTime);
+        conclusion.message = Some(format!("refreshed, but the database refused to store it: {text}"));
+        self.decide(connection, &conclusion, false);
+    }
+
+    /// A failure was not stored: what was decided of it stands. It may be the text alone that is too long for its column.
+    fn decide_without_text(&mut self, commit: &Commit, connection: Connection) {
+        let mut commit = Commit { guard: Guard::Lease(self.fence), ..commit.clone() };
+        if !holds_the_same(&commit.connection, &connection) {
+            commit.decision = superseded(&connection);
+            commit.outbox.clear();
+        }
+        if let Some(write) = &mut commit.decision.write {
+            write.error = ErrorText::Keep;
+        }
+        self.decided.push(Commit { connection, ..commit });
+    }
+
     /// So many rows that cannot be written are the table's fault and not their customers': nothing is counted,
     /// nobody is told, the operator hears of it.
     async fn alarm_of_refusals(
         &mut self,
-        refused: &[(String, String)],
+        refused: &[(Commit, String)],
         closed_since: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         let table = self.engine.parts.sources[self.order.source].table.to_string();
-        let (id, text) = &refused[0];
+        let (Commit { connection, .. }, text) = &refused[0];
+        let id = &connection.id;
         let alarm = Alarm {
             kind: "rows_refused",
             since: closed_since.unwrap_or_else(|| self.now()),

@@ -38,6 +38,10 @@ const MAKE_UP_EVERY: SignedDuration = SignedDuration::from_secs(4);
 /// the last commits, and the leases that they gave back are there again until they lapse.
 const FORGOTTEN_FOR: SignedDuration = SignedDuration::from_mins(2);
 
+/// So long a run is kept from being on record as finished by what others have in flight. Where tokens live for an hour
+/// somebody always has one.
+const UNFINISHED_FOR: SignedDuration = SignedDuration::from_hours(1);
+
 /// How often is looked for what the app put there after the run and does not live until the next.
 const LATE_EVERY: SignedDuration = SignedDuration::from_mins(10);
 
@@ -142,11 +146,13 @@ impl Engine {
         }
         let last = self.parts.store.last_run().await?;
         if self.parts.schedule.is_missed(rounds.last_run(last), now) {
-            let kind = self.kind_of_run(last, now);
+            let kind = self.kind_of_run(rounds.last_run(last), now);
             let report = self.run(&RunRequest::all(kind), stop, &|_| {}).await?;
             rounds.swept_at = Some(self.parts.clock.now());
             rounds.note(&report, self.parts.clock.now());
             tell(kind, &report);
+            // What the run before had left to others was due in this one.
+            self.finish_made_up(rounds).await?;
             rounds.unfinished = report.unfinished.map(|run| (run, report));
             rounds.run_at = rounds.unfinished.is_some().then_some(now);
         } else if is_due(rounds.swept_at, SWEEP_EVERY, now) {
@@ -160,7 +166,8 @@ impl Engine {
             let report = self.make_up(Counting::Never, stop).await?;
             rounds.note(&report, self.parts.clock.now());
         }
-        if rounds.make_up_at.is_none() && !stop.is_set() {
+        let has_waited = rounds.run_at.is_some_and(|at| now.duration_since(at) >= UNFINISHED_FOR);
+        if (rounds.make_up_at.is_none() || has_waited) && !stop.is_set() {
             self.finish_made_up(rounds).await?;
         }
         self.retry(stop).await?;
@@ -178,7 +185,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Nothing of the run is in anybody's hands any more.
+    /// Puts on record that the run is done of which nothing is in anybody's hands any more.
     async fn finish_made_up(&self, rounds: &mut Rounds) -> Result<(), StoreError> {
         if let Some((run, report)) = &rounds.unfinished {
             self.finish(*run, report).await?;
@@ -271,7 +278,7 @@ impl Engine {
 
     fn leave_to_the_next_turn(&self, source: usize, grants: &[Grant]) {
         for app in grants.iter().filter_map(|grant| self.provider(source).app(*grant)) {
-            self.apps.leave_backlog(&app.name);
+            self.apps.leave_backlog(&app.name, self.parts.clock.now());
         }
     }
 
@@ -305,7 +312,7 @@ impl Engine {
                 continue;
             }
             let takes_all = matches!(permission, Permission::Go(_)) && closed.is_empty();
-            self.apps.begin_backlog(&name);
+            let begun = self.apps.begin_backlog(&name);
             let before = report.leased_elsewhere;
             for (source, grant) in open {
                 let grants = [grant];
@@ -316,7 +323,7 @@ impl Engine {
             }
             // Whoever has the rest in flight may be dead.
             if takes_all && report.leased_elsewhere == before && !stop.is_set() {
-                self.apps.end_backlog(&name);
+                self.apps.end_backlog(&name, begun, self.parts.clock.now());
             }
         }
         if report.refreshed > 0 {

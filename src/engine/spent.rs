@@ -5,11 +5,11 @@
 //! looks next would send it for the second time. As long as the process lives that sent it, it puts the fact there again,
 //! well before other replicas go on with strict providers (see `ledger.rs`).
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use perene_policy::Connection;
+use perene_policy::{Connection, TokenUse};
 
 use super::Engine;
 use crate::store::{Commit, Committed, Guard, Lease, StoreError};
@@ -18,60 +18,88 @@ use crate::store::{Commit, Committed, Guard, Lease, StoreError};
 /// is a backup that was restored.
 const KEPT_FOR: SignedDuration = SignedDuration::from_mins(10);
 
+/// How often what is older is forgotten.
+const TIDY_EVERY: SignedDuration = SignedDuration::from_mins(1);
+
 #[derive(Default)]
 pub(super) struct Spent(Mutex<Known>);
 
+/// The latest fact about each connection, as long as it says that a token may be spent: a healthy one has none.
 #[derive(Default)]
 struct Known {
-    /// Committed within the last minutes.
-    recent: VecDeque<(Timestamp, Commit)>,
-    /// Not in the database, as far as it is known.
-    missing: Vec<Commit>,
+    facts: BTreeMap<Place, Fact>,
+    tidied_at: Option<Timestamp>,
+}
+
+/// A source, and a row's key in it.
+type Place = (usize, String);
+
+struct Fact {
+    commit: Commit,
+    at: Timestamp,
+    /// It is not in the database, as far as it is known.
+    is_missing: bool,
 }
 
 impl Spent {
     /// This commit was made.
     pub(super) fn committed(&self, commit: Commit, now: Timestamp) {
-        if is_spent(&commit) {
-            let mut known = self.lock();
-            while known.recent.front().is_some_and(|(at, _)| now.duration_since(*at) >= KEPT_FOR) {
-                known.recent.pop_front();
-            }
-            known.recent.push_back((now, commit));
+        let mut known = self.lock();
+        match use_of_token(&commit) {
+            // What came of it is in the journal, or it was not sent after all.
+            TokenUse::Unsent => drop(known.facts.remove(&place(&commit))),
+            _ => drop(known.facts.insert(place(&commit), Fact { commit, at: now, is_missing: false })),
+        }
+        if known.tidied_at.is_none_or(|at| now.duration_since(at) >= TIDY_EVERY) {
+            known.tidied_at = Some(now);
+            known.tidy(now);
         }
     }
 
     /// This commit was not made: its lease was gone.
-    pub(super) fn not_committed(&self, commit: Commit) {
-        if is_spent(&commit) {
-            self.lock().missing.push(commit);
+    pub(super) fn not_committed(&self, commit: Commit, now: Timestamp) {
+        if use_of_token(&commit) != TokenUse::Unsent {
+            self.lock().facts.insert(place(&commit), Fact { commit, at: now, is_missing: true });
         }
     }
 
     /// Another server has taken the database's place: whether it has got the latest commits is to be seen.
-    pub(super) fn doubt(&self) {
+    pub(super) fn doubt(&self, now: Timestamp) {
         let mut known = self.lock();
-        let recent: Vec<Commit> = known.recent.drain(..).map(|(_, commit)| commit).collect();
-        known.missing.extend(recent);
+        known.tidy(now);
+        known.facts.values_mut().for_each(|fact| fact.is_missing = true);
     }
 
-    fn take_missing(&self) -> Vec<Commit> {
-        std::mem::take(&mut self.lock().missing)
+    fn missing(&self) -> Vec<Commit> {
+        self.lock().facts.values().filter(|fact| fact.is_missing).map(|fact| fact.commit.clone()).collect()
     }
 
-    fn still_missing(&self, commits: impl IntoIterator<Item = Commit>) {
-        self.lock().missing.extend(commits);
+    /// The database knows as much as this, or more. Another failover may lose it again.
+    fn found(&self, commit: &Commit) {
+        if let Some(fact) = self.lock().facts.get_mut(&place(commit)) {
+            fact.is_missing &= fact.commit.decision != commit.decision;
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether it says that a token is spent, or may be.
-fn is_spent(commit: &Commit) -> bool {
-    let memory = commit.decision.memory.as_ref();
-    memory.is_some_and(|memory| memory.refresh_token.is_some() && memory.state.may_be_spent())
+impl Known {
+    fn tidy(&mut self, now: Timestamp) {
+        self.facts.retain(|_, fact| fact.is_missing || now.duration_since(fact.at) < KEPT_FOR);
+    }
+}
+
+fn place(commit: &Commit) -> Place {
+    (commit.source, commit.connection.id.clone())
+}
+
+/// What a commit says of the use of a refresh token that a provider takes once.
+fn use_of_token(commit: &Commit) -> TokenUse {
+    let memory = commit.decision.memory.as_ref().filter(|memory| memory.refresh_token.is_some());
+    memory.map_or(TokenUse::Unsent, |memory| memory.state.use_of_token())
 }
 
 impl Engine {
@@ -81,28 +109,17 @@ impl Engine {
     /// When the store fails; what was not put there is put there next time.
     pub(super) async fn put_again_what_is_spent(&self) -> Result<(), StoreError> {
         let mut by_source: BTreeMap<usize, BTreeMap<String, Commit>> = BTreeMap::new();
-        for commit in self.spent.take_missing() {
+        for commit in self.spent.missing() {
             by_source.entry(commit.source).or_default().insert(commit.connection.id.clone(), commit);
         }
-        let mut result = Ok(());
         for (source, commits) in by_source {
-            let left = match &result {
-                Ok(()) => self.put_again(source, commits.clone()).await,
-                Err(_) => Ok(commits.values().cloned().collect()),
-            };
-            match left {
-                Ok(left) => self.spent.still_missing(left),
-                Err(error) => {
-                    self.spent.still_missing(commits.into_values());
-                    result = Err(error);
-                }
-            }
+            self.put_again(source, commits).await?;
         }
-        result
+        Ok(())
     }
 
-    /// Returns those at which somebody else is just now.
-    async fn put_again(&self, source: usize, mut commits: BTreeMap<String, Commit>) -> Result<Vec<Commit>, StoreError> {
+    /// Those at which somebody else is just now stay missing.
+    async fn put_again(&self, source: usize, mut commits: BTreeMap<String, Commit>) -> Result<(), StoreError> {
         let now = self.parts.clock.now();
         let fence = self.fence();
         let ids: Vec<String> = commits.keys().cloned().collect();
@@ -112,39 +129,40 @@ impl Engine {
             let Some(commit) = commits.remove(&row.id) else { continue };
             if is_forgotten(&commit, &row) {
                 tracing::warn!(id = row.id, "the database has lost what became of a token: it is put there again");
-                again.push(Commit { connection: row, guard: Guard::Lease(fence), ..commit });
+                again.push((commit.clone(), Commit { connection: row, guard: Guard::Lease(fence), ..commit }));
             } else {
+                self.spent.found(&commit);
                 leases.push(Lease { source, id: row.id, fence });
             }
         }
         self.parts.store.release(&leases).await?;
-        let mut left = Vec::new();
+        let (facts, mut again): (Vec<Commit>, Vec<Commit>) = again.into_iter().unzip();
         let committed = self.parts.store.commit(&again, now).await?;
-        for (mut commit, committed) in again.into_iter().zip(committed) {
+        for ((fact, commit), committed) in facts.iter().zip(&mut again).zip(committed) {
             match committed {
-                // Another failover may lose it again.
-                Committed::Done => self.spent.committed(commit, now),
-                Committed::Superseded => {}
-                Committed::Locked | Committed::GuardLost => left.push(commit),
+                Committed::Done | Committed::Superseded => self.spent.found(fact),
+                Committed::Locked | Committed::GuardLost => {}
                 Committed::Refused(text) => {
                     tracing::error!(id = commit.connection.id, "what became of a token cannot be written: {text}");
+                    // What is remembered of it is Perene's own, and is taken without the app's row.
                     commit.decision.write = None;
-                    left.push(commit);
+                    self.spent.not_committed(commit.clone(), now);
                 }
             }
         }
         for (id, commit) in commits {
             let row = self.parts.store.find(source, &id).await?;
-            if row.is_some_and(|row| is_forgotten(&commit, &row)) {
-                left.push(commit);
+            if !row.is_some_and(|row| is_forgotten(&commit, &row)) {
+                self.spent.found(&commit);
             }
         }
-        Ok(left)
+        Ok(())
     }
 }
 
-/// Whether the row holds the token, and nothing is remembered of what became of it.
+/// Whether the row holds the token, and less is remembered of its use.
 fn is_forgotten(commit: &Commit, row: &Connection) -> bool {
     let is_same = row.token == commit.connection.token && row.refresh_token == commit.connection.refresh_token;
-    is_same && !row.memory_of_this_refresh_token().is_some_and(|memory| memory.state.may_be_spent())
+    let remembered = row.memory_of_this_refresh_token().map_or(TokenUse::Unsent, |memory| memory.state.use_of_token());
+    is_same && remembered < use_of_token(commit)
 }

@@ -53,6 +53,9 @@ pub struct App {
     /// Connections were deferred because of this app: they are taken up as soon as it may be called again.
     #[serde(default)]
     pub has_backlog: bool,
+    /// How often that was: of several replicas one may be sending what another has just put off.
+    #[serde(default)]
+    pub times_put_off: u64,
     /// An outcome that the brake has held and then let go is believed until this instant.
     #[serde(default)]
     pub believed_until: Option<Timestamp>,
@@ -133,6 +136,7 @@ impl App {
             hold: None,
             tally: Tally::default(),
             has_backlog: false,
+            times_put_off: 0,
             believed_until: None,
             life: None,
         }
@@ -219,7 +223,7 @@ impl App {
         match &self.hold {
             Some(hold) if hold.kind == HoldKind::Brake && hold.may_let_go(now) => {
                 self.hold = None;
-                self.has_backlog = true;
+                self.leave_backlog();
                 self.believed_until = Some(later(now, hold::LONGEST));
             }
             None if self.believed_until.is_none() => {
@@ -265,6 +269,26 @@ impl App {
     /// Connections were deferred because the app could not be called.
     pub fn leave_backlog(&mut self) {
         self.has_backlog = true;
+        self.times_put_off += 1;
+    }
+
+    /// What had been deferred when it was so for the `times`-th time has been sent.
+    pub fn end_backlog(&mut self, times: u64) {
+        self.has_backlog &= self.times_put_off != times;
+    }
+
+    /// What is left to be known when the app's id, secret or host has changed: that something was deferred.
+    #[must_use]
+    pub fn forgotten(&self, credentials: Fingerprint) -> Self {
+        let has_backlog = self.has_backlog || self.hold.is_some() || self.limit.is_some();
+        Self { has_backlog, times_put_off: self.times_put_off, ..Self::new(credentials) }
+    }
+
+    /// Somebody asks by hand, and wants to know whether an app that was misconfigured is well again: its next probe is now.
+    pub fn ask_at_once(&mut self, now: Timestamp) {
+        if let Some(hold) = self.hold.as_mut().filter(|hold| hold.kind == HoldKind::Misconfigured) {
+            hold.probe_at = now;
+        }
     }
 
     /// What the operator must know of it; `name` is the app's.
@@ -297,7 +321,7 @@ impl App {
         }
         if outcome != Outcome::TooYoung && self.hold.as_ref().is_some_and(|hold| hold.kind.stops_calls()) {
             self.hold = None;
-            self.has_backlog = true;
+            self.leave_backlog();
             self.tally.forget_transient();
         }
     }
@@ -319,7 +343,7 @@ impl App {
             }
             None => self.limit = Some(Limit { since: now, until, times }),
         }
-        self.has_backlog = true;
+        self.leave_backlog();
     }
 
     fn is_held_by(&self, kind: HoldKind) -> bool {
@@ -551,6 +575,19 @@ mod tests {
             at += seconds(5);
         }
         assert!(calls < 15, "{calls} calls in half an hour");
+    }
+
+    #[test]
+    fn what_another_replica_puts_off_meanwhile_stays_to_be_sent() {
+        let mut app = app();
+        app.leave_backlog();
+        let begun = app.times_put_off;
+        let mut meanwhile = app.clone();
+        app.end_backlog(begun);
+        assert!(!app.has_backlog);
+        meanwhile.leave_backlog();
+        meanwhile.end_backlog(begun);
+        assert!(meanwhile.has_backlog);
     }
 
     #[test]

@@ -494,12 +494,13 @@ fn refreshed(connection: &Connection, conclusion: &Conclusion, context: &Context
         events: vec![Event { kind: EventKind::Tried, outcome: Some(Outcome::Refreshed), text }],
         ..nothing(Outcome::Refreshed)
     };
-    let before = connection.memory.as_ref();
+    // Where the app has put another token there meanwhile, its customer has logged in: that opens it again.
+    let before = connection.memory_of_this_generation();
     if let Some((incident, end)) = before.and_then(|before| ends_all_the_same(before, conclusion, context.now)) {
         let memory = decision.memory.get_or_insert(memory);
         (memory.state, memory.incident, memory.data_access_ends_at) = (State::NotExtended, Some(incident), Some(end));
     } else {
-        let incident = before.and_then(|memory| memory.incident.as_ref());
+        let incident = connection.memory.as_ref().and_then(|memory| memory.incident.as_ref());
         close(&mut decision, incident, conclusion.expires_at);
     }
     decision

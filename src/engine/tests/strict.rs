@@ -276,6 +276,19 @@ fn a_last_try_of_which_nothing_can_be_stored_is_the_last() {
     assert_eq!(world.script.drain(), 1, "the last try, and no other");
 }
 
+#[test]
+fn a_refusal_of_which_nothing_can_be_stored_is_not_asked_for_again() {
+    let world = strict();
+    world.insert_pair(1, minutes(18));
+    world.store.refuse_row(0, "1", Some("value too long for type character varying(20)"));
+    world.script.answer(|_| Reply::invalid_grant());
+    let engine = world.engine();
+    world.night(&engine);
+    world.serve(&engine, seconds(3 * 3600));
+    assert_eq!(world.script.drain(), 1);
+    assert!(matches!(state(&world, 1), Some(State::NeedsReconnect { .. })));
+}
+
 /// A standby without the latest commits takes over two seconds after a run has begun.
 fn fail_over_in_a_run(world: &World, engine: &crate::engine::Engine) {
     let before = world.store.snapshot();
@@ -320,6 +333,25 @@ fn what_a_failover_has_lost_of_a_spent_token_is_put_there_again_by_who_had_writt
     assert!(matches!(state(&world, 1), Some(State::Uncertain { .. })));
     world.serve(&world.engine_elsewhere(), seconds(300));
     assert_eq!(world.script.drain(), 0, "it is sent once");
+}
+
+#[test]
+fn a_last_try_that_a_failover_has_lost_is_put_there_again_over_the_first() {
+    let world = strict();
+    world.insert_pair(1, minutes(18));
+    world.script.answer(|_| Reply::lost());
+    let engine = world.engine();
+    world.night(&engine);
+    assert!(matches!(state(&world, 1), Some(State::Uncertain { is_last: false, .. })));
+    let before = world.store.snapshot();
+    world.serve(&engine, seconds(17 * 60));
+    assert!(matches!(state(&world, 1), Some(State::NeedsReconnect { .. })));
+    assert_eq!(world.script.drain(), 2, "once, and the last try");
+    world.store.fail_over(before);
+    world.serve(&engine, seconds(20));
+    assert!(matches!(state(&world, 1), Some(State::NeedsReconnect { .. })));
+    world.serve(&world.engine_elsewhere(), seconds(1800));
+    assert_eq!(world.script.drain(), 0, "there is no third");
 }
 
 #[test]
