@@ -62,6 +62,9 @@ bugs! {
     RefreshTokenDropped "the new refresh token is not stored";
     SweepMissing "what is remembered is never looked at";
     LapseUnseen "nobody hears of a token that ended before it could be sent";
+    ExpiryNotStored "a new token is stored with the old expiry";
+    LeaseKept "what is not sent is not given back";
+    SpentNotPutAgain "what a failover has lost of a token that was sent is not put there again";
     CommitForgotten "the last commit of a batch is not made";
 }
 

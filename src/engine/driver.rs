@@ -1111,6 +1111,9 @@ impl<'a> Driver<'a> {
     }
 
     pub(super) fn give_back(&mut self, ids: Vec<String>) {
+        if planted::has(Bug::LeaseKept) {
+            return;
+        }
         self.returned.extend(ids);
     }
 

@@ -20,8 +20,14 @@ use crate::clock::Clock;
 use crate::engine::RunError;
 use crate::store::memory::MemoryStore;
 
-/// Steps at one instant before it is taken for certain that they will never end.
-const STEPS_MAX: u64 = 2_000_000;
+/// More steps in a day than these are of something that is done again and again and comes to no end: the worst days of
+/// a thousand years come to a quarter.
+fn steps_a_day_max(connections: usize) -> u64 {
+    300_000 + 100 * connections as u64
+}
+
+/// When so many promises were broken nothing more is learnt from a course; and it may never end.
+const BROKEN_MAX: u64 = 1_000;
 
 /// How soon whoever supervises the service starts it again.
 const STARTED_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(20);
@@ -171,24 +177,29 @@ impl Course {
     /// Goes to the end. `progress` hears of each day.
     pub(super) fn run(&mut self, progress: &mut dyn FnMut(u32), stop_at_first: bool) {
         let begin = self.clock.now();
-        let mut day = 0;
-        let mut steps = 0;
+        let (mut day, mut steps) = (0, 0);
+        let steps_max = steps_a_day_max(lock(&self.world).accounts.len());
         loop {
             while self.step() {
                 steps += 1;
-                assert!(steps < STEPS_MAX, "the replicas work for ever at one instant: this is a bug");
+                // There may be no other instant to come.
+                if steps > steps_max {
+                    let mut world = lock(&self.world);
+                    world.broke("never_at_rest", None, self.clock.now(), format!("{steps} steps within a day"));
+                    return world.trace.flush();
+                }
             }
-            steps = 0;
             if !self.pass_time() {
                 break;
             }
             let passed = u32::try_from(self.clock.now().duration_since(begin).as_hours() / 24).unwrap_or(u32::MAX);
             if passed != day {
-                day = passed;
+                (day, steps) = (passed, 0);
                 progress(day);
-                if stop_at_first && !lock(&self.world).observer.violations.is_empty() {
-                    return;
-                }
+            }
+            let broken = lock(&self.world).observer.broken();
+            if broken > if stop_at_first { 0 } else { BROKEN_MAX } {
+                return lock(&self.world).trace.flush();
             }
         }
         let mut world = lock(&self.world);
@@ -300,7 +311,7 @@ impl Course {
             Event::Strike(kind) => self.strike(kind, now),
             Event::Resume(number) => {
                 let mut world = lock(&self.world);
-                world.replicas[number].paused_until = None;
+                (world.replicas[number].paused_until, world.replicas[number].went_on_at) = (None, Some(now));
                 world.trace.tell(now, None, || format!("r{number} goes on"));
                 world.disturb(now);
             }
@@ -328,7 +339,7 @@ impl Course {
         }
         self.replicas[number].start(&self.world, &self.clock, self.wrong_by[number]);
         let mut world = lock(&self.world);
-        world.replicas[number].is_up = true;
+        (world.replicas[number].is_up, world.replicas[number].up_since) = (true, Some(now));
         world.trace.tell(now, None, || format!("r{number} starts"));
         world.disturb(now);
     }
@@ -607,18 +618,6 @@ impl World {
         self.note_good(now);
     }
 
-    /// An intent that the standby has not got, and of which its process has heard nothing, is in no journal: nobody can know
-    /// that the token was sent.
-    fn forgive_forgotten_intent(&mut self, number: usize) {
-        let seen = &self.observer.seen[number];
-        let is_known = seen.memory.as_ref().is_some_and(|memory| memory.refresh_token.is_some());
-        if let Some(generation) = seen.in_doubt.filter(|_| seen.in_flight.is_empty() && !is_known)
-            && let Some(generation) = self.accounts[number].generations.get_mut(generation)
-        {
-            generation.sent = 0;
-        }
-    }
-
     /// The rows are what the standby has: some went back, through nobody's fault.
     fn saw_fail_over(&mut self, now: Timestamp) {
         let _ = self.store.take_changes();
@@ -628,11 +627,10 @@ impl World {
             let before = self.observer.seen[number].generation;
             self.look_at_row(number, now);
             self.observer.seen[number].is_of_app = was_of_app;
-            self.observer.seen[number].version_of_run = u64::MAX;
+            (self.observer.seen[number].version_of_run, self.observer.seen[number].counted_for) = (u64::MAX, None);
             // What was called since then may be forgotten, and is called again.
             self.observer.seen[number].calls.clear();
             self.observer.seen[number].limited_until = None;
-            self.forgive_forgotten_intent(number);
             self.expect_back(number, before, now);
         }
         self.recall_messages();

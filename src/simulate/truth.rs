@@ -29,8 +29,8 @@ pub(super) struct Generation {
     pub(super) is_of_login: bool,
     /// How often it was sent for a refresh, as far as the provider saw it.
     pub(super) sent: u32,
-    /// The provider has refused it when it was sent last.
-    pub(super) was_refused: bool,
+    /// Which replica sent it last, and when.
+    pub(super) sent_by: Option<(usize, Timestamp)>,
     /// Its answer has come whole to a replica.
     pub(super) was_received: bool,
     /// Which generation was sent for it, once it has come.
@@ -39,15 +39,7 @@ pub(super) struct Generation {
 
 impl Generation {
     pub(super) fn of_login(issued_at: Timestamp, expires_at: Timestamp) -> Self {
-        Self {
-            expires_at,
-            issued_at,
-            is_of_login: true,
-            sent: 0,
-            was_refused: false,
-            was_received: true,
-            came_for: None,
-        }
+        Self { expires_at, issued_at, is_of_login: true, sent: 0, sent_by: None, was_received: true, came_for: None }
     }
 }
 
@@ -114,7 +106,7 @@ impl Account {
             issued_at: now,
             is_of_login,
             sent: 0,
-            was_refused: false,
+            sent_by: None,
             was_received: is_of_login,
             came_for: None,
         });

@@ -485,7 +485,7 @@ fn refreshed(connection: &Connection, conclusion: &Conclusion, context: &Context
         write: Some(RowWrite {
             token: conclusion.token.clone(),
             refresh_token: conclusion.refresh_token.clone().filter(|_| !planted::has(Bug::RefreshTokenDropped)),
-            expires_at: conclusion.expires_at,
+            expires_at: conclusion.expires_at.filter(|_| !planted::has(Bug::ExpiryNotStored)),
             refreshed_at: Some(context.now),
             attempts: if planted::has(Bug::AttemptsNotCleared) { Attempts::Keep } else { Attempts::Zero },
             error: ErrorText::Clear,

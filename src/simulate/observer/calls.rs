@@ -14,6 +14,10 @@ const CALLS_AT_ONCE: usize = 3;
 /// More calls for one connection in a day than the retry series allows, unless its end is near.
 const CALLS_A_DAY: usize = 45;
 
+/// So many answers with a token in a day are too many where the token lives for days: one is enough, and a standby that has
+/// forgotten it may have it done again.
+const REFRESHES_A_DAY: usize = 8;
+
 /// A probe in thirty seconds, and the further tries of fewer connections than open a circuit.
 const CALLS_AN_HOUR_WHILE_DOWN: usize = 300;
 
@@ -175,26 +179,37 @@ impl World {
         if !self.is_strict(number) || asked.endpoint == Endpoint::DebugToken {
             return;
         }
-        // A provider that limits or is down has not looked at the token.
-        if !reply.may_have_spent && reply.meaning != Meaning::Refused {
+        // A provider that limits or is down has not looked at the token. What leaves it open counts as if it had.
+        if tells_what_became_of_it(reply) && !reply.may_have_spent && reply.meaning != Meaning::Refused {
             return;
         }
         let Some(generation) = self.accounts[number].generations.get_mut(asked.generation) else { return };
         generation.sent += 1;
         let sent = generation.sent;
-        let was_refused = std::mem::replace(&mut generation.was_refused, reply.meaning == Meaning::Refused);
+        let before = generation.sent_by.replace((asked.replica, now));
         let is_declared = self.observer.seen[number]
             .memory
             .as_ref()
             .is_some_and(|memory| matches!(memory.state, State::Uncertain { is_last: true, .. }));
-        // A refusal that the standby has not got is in no journal either. Whoever was refused has nothing more to lose.
-        let is_forgotten =
-            was_refused && self.observer.failed_over_at.is_some_and(|at| now.duration_since(at) < hours(1));
         let is_one_too_many = sent > 2 || (sent == 2 && !is_declared);
-        if is_one_too_many && !is_forgotten && !self.is_with_the_dead(number, asked.generation) {
+        if is_one_too_many && before.is_some_and(|(replica, at)| self.is_forgotten(replica, at, now)) {
+            self.accounts[number].generations[asked.generation].sent = 1;
+        } else if is_one_too_many && !self.is_with_the_dead(number, asked.generation) {
             let text = format!("generation {} was sent {sent} times", asked.generation);
             self.broke("generation_sent_twice", Some(number), now, text);
         }
+    }
+
+    /// Whether nobody can know that a token was sent: a standby has not got what was written of it, and it is in no journal
+    /// where an error came, or nothing. Who sent it knows, and says so again, if it has lived on.
+    fn is_forgotten(&self, replica: usize, sent_at: Timestamp, now: Timestamp) -> bool {
+        let lost = self.observer.failed_over_at.map(|at| at.duration_since(sent_at));
+        let sender = &self.replicas[replica];
+        let has_lived_on = sender.is_up && sender.up_since.is_some_and(|since| since <= sent_at);
+        let had_time = sender.paused_until.is_none()
+            && sender.went_on_at.is_none_or(|at| now.duration_since(at) > seconds(100))
+            && self.observer.system_good.good_since().is_some_and(|since| now.duration_since(since) > seconds(100));
+        lost.is_some_and(|lost| !lost.is_negative() && lost < seconds(60)) && !(has_lived_on && had_time)
     }
 
     /// Whether what came for a generation is in the journal of a process that is down, and a standby has not got it: nobody
@@ -243,6 +258,7 @@ impl World {
                 } else {
                     None
                 };
+                self.check_worth(number, generation, now);
                 let issued = &mut self.accounts[number].generations[generation];
                 (issued.was_received, issued.came_for) = (true, Some(asked.generation));
                 let is_new = self.observer.seen[number].generation.is_none_or(|held| generation > held);
@@ -269,6 +285,20 @@ impl World {
                 seen.trouble_since.get_or_insert(now);
             }
             Meaning::Told => seen.trouble_since = None,
+        }
+    }
+
+    /// A token that lives for days is not refreshed again and again.
+    fn check_worth(&mut self, number: usize, generation: usize, now: Timestamp) {
+        let left = self.accounts[number].generations[generation].expires_at.duration_since(now);
+        let is_stuck = self.accounts[number].standing == Standing::Stuck;
+        let issued = &mut self.observer.seen[number].issued;
+        issued.retain(|at| now.duration_since(*at) < hours(24));
+        issued.push(now);
+        let count = issued.len();
+        if count == REFRESHES_A_DAY && left > hours(48) && !is_stuck {
+            let text = format!("{count} times in a day, and {} hours are left", left.as_hours());
+            self.broke("refreshed_over_and_over", Some(number), now, text);
         }
     }
 
@@ -314,11 +344,12 @@ impl World {
 }
 
 /// Whether an answer tells if the token was spent: by what every client of RFC 6749 knows. An error of the client's own is
-/// an answer; an error of the server, or a success that cannot be read, is none.
+/// an answer, and so is the server's word that it does nothing; any other error of the server, or a success that cannot
+/// be read, is none.
 fn tells_what_became_of_it(reply: &Reply) -> bool {
     match (&reply.result, reply.meaning) {
         (_, Meaning::Issued(_) | Meaning::Refused | Meaning::Limited(_)) => true,
-        (Ok(answer), _) => (300..500).contains(&answer.status),
+        (Ok(answer), _) => matches!(answer.status, 300..=499 | 501 | 503),
         (Err(no_answer), _) => no_answer.kind == NoAnswerKind::NotSent,
     }
 }

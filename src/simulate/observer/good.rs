@@ -44,6 +44,8 @@ impl GoodLog {
 impl World {
     /// Something has changed that may keep Perene from its work, or does no more.
     pub(in super::super) fn note_good(&mut self, now: Timestamp) {
+        let is_system_good = self.is_system_good();
+        self.observer.system_good.note(is_system_good, now);
         for app in 0..self.observer.goods.len() {
             let is_limited = self.observer.limited_until[app].is_some_and(|until| until > now);
             let is_good = !is_limited && self.is_good(app);

@@ -74,6 +74,8 @@ pub(super) struct Seen {
     pub(super) calls: VecDeque<(Timestamp, usize)>,
     pub(super) in_flight: Vec<usize>,
     pub(super) last_call_at: Option<Timestamp>,
+    /// Answers with a token, within the last day.
+    pub(super) issued: Vec<Timestamp>,
     /// Refusals since the last answer that was none.
     pub(super) refusals: VecDeque<Timestamp>,
     /// The first answer of no use since the last good one.
@@ -123,6 +125,8 @@ pub(super) struct Observer {
     pub(super) violations: Vec<Violation>,
     pub(super) counts: BTreeMap<&'static str, u64>,
     pub(super) goods: Vec<GoodLog>,
+    /// When nothing kept Perene itself from its work.
+    pub(super) system_good: GoodLog,
     pub(super) limited_until: Vec<Option<Timestamp>>,
     /// Generations that have come whole, and are not yet seen in the database: for which one each came, and when.
     pub(super) unsettled: BTreeMap<(usize, usize), (usize, Timestamp)>,
@@ -136,6 +140,8 @@ pub(super) struct Observer {
     pub(super) last_run_at: Option<Timestamp>,
     /// When a run last began, by the true time.
     pub(super) run_begun_at: Option<Timestamp>,
+    /// When those of the last hours began.
+    pub(super) runs_begun_at: Vec<Timestamp>,
     pub(super) last_offset: Option<i32>,
     /// When something happened that may make a message come twice: a process died, a statement was lost.
     pub(super) disturbed_at: Timestamp,
@@ -172,6 +178,7 @@ impl Observer {
             violations: Vec::new(),
             counts: BTreeMap::new(),
             goods: (0..fleet.app_count).map(|_| GoodLog::new(now)).collect(),
+            system_good: GoodLog::new(now),
             limited_until: vec![None; fleet.app_count],
             unsettled: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -182,6 +189,7 @@ impl Observer {
             runs_begun: 0,
             last_run_at: None,
             run_begun_at: None,
+            runs_begun_at: Vec::new(),
             last_offset: None,
             disturbed_at: now,
             lost_since: None,
@@ -211,6 +219,11 @@ impl Observer {
         let first = self.begun_at.to_zoned(self.zone.clone()).date();
         let number = first.until(date).map_or(0, |span| span.get_days());
         (begins(date), begins(date.saturating_add(jiff::Span::new().days(1))), usize::try_from(number).unwrap_or(0))
+    }
+
+    /// How often a promise was broken.
+    pub(super) fn broken(&self) -> u64 {
+        self.counts.values().sum()
     }
 
     pub(super) fn meet(&mut self) {

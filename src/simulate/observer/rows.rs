@@ -38,7 +38,8 @@ impl World {
                 }
                 Change::App(name) => self.saw_app_state(name, now),
                 Change::RunBegun(run) => self.saw_run(*run, now),
-                Change::RunFinished(_) => {
+                Change::RunFinished(run) => {
+                    self.check_leases(*run, now);
                     self.agenda.run(now);
                     self.add_next_run();
                 }
@@ -197,6 +198,9 @@ impl World {
         if refreshed_at != before.refreshed_at && attempts != 0 {
             self.broke("attempts_kept_after_success", Some(number), now, format!("{attempts} attempts"));
         }
+        if attempts < before.attempts {
+            self.observer.seen[number].counted_for = None;
+        }
         if attempts <= before.attempts {
             return;
         }
@@ -205,10 +209,9 @@ impl World {
             self.broke("failure_counted_twice", Some(number), now, text.clone());
         }
         let counted_in = std::mem::replace(&mut self.observer.seen[number].version_of_run, runs);
-        // All replicas make the run of one night: it is one. Shortly after its time it may be that of the night before.
+        // All replicas make the run of one night: it is one.
         let night = self.run_due_until(now + self.database_ahead);
-        let is_clear = night.is_some_and(|night| now.duration_since(night) > SignedDuration::from_mins(5))
-            && !self.is_change_of_clocks(now);
+        let is_clear = night.is_some_and(|night| self.is_clearly_of(night, now));
         let counted_for = std::mem::replace(&mut self.observer.seen[number].counted_for, night.filter(|_| is_clear));
         if (counted_in == runs && runs > 0) || (is_clear && counted_for == night) {
             self.broke("failure_counted_twice", Some(number), now, format!("{text} in one run"));

@@ -5,6 +5,7 @@ use perene_policy::State;
 
 use super::super::faults::Kind;
 use super::super::world::{Event, World};
+use crate::store::memory::LeaseRow;
 
 const fn hours(count: i64) -> SignedDuration {
     SignedDuration::from_hours(count)
@@ -63,6 +64,8 @@ impl World {
         self.observer.runs_begun += 1;
         self.observer.day(now).runs += 1;
         (self.observer.last_run_at, self.observer.run_begun_at) = (Some(run.started_at), Some(now));
+        self.observer.runs_begun_at.retain(|at| now.duration_since(*at) < hours(2));
+        self.observer.runs_begun_at.push(now);
         let holder = run.holder;
         self.trace.tell(now, None, || format!("run {number} begins ({}, {})", run.kind, &holder[..6]));
         self.note_calendar(now);
@@ -111,6 +114,28 @@ impl World {
             due = next;
         }
         Some(due)
+    }
+
+    /// Whether what is done in a run now can be of no other night's: shortly after the time of one, a run may still be on
+    /// that was made up for the night before.
+    pub(super) fn is_clearly_of(&self, night: Timestamp, now: Timestamp) -> bool {
+        let others = night - hours(1)..night - SignedDuration::from_secs(2);
+        let mut begun = self.observer.runs_begun_at.iter().map(|at| *at + self.database_ahead);
+        let is_late = now.duration_since(night) > minutes(5);
+        (is_late || !begun.any(|at| others.contains(&at))) && !self.is_change_of_clocks(now)
+    }
+
+    /// Who has made a run holds nothing any more: what is not given back keeps everybody waiting until it lapses.
+    pub(super) fn check_leases(&mut self, number: i64, now: Timestamp) {
+        let Some(run) = self.store.run(number) else { return };
+        let is_calm = now.duration_since(self.observer.disturbed_at) > minutes(2) && self.is_system_good();
+        // What it has taken in this very step, after the run, bears the latest deadline that there is.
+        let latest = now + self.database_ahead + SignedDuration::from_secs(49);
+        let is_left = |lease: &LeaseRow| lease.holder == run.holder && lease.until < latest;
+        if let Some(lease) = self.store.leases().into_iter().find(is_left).filter(|_| is_calm) {
+            let connection = self.by_row.get(&(lease.source, lease.id)).copied();
+            self.broke("lease_left_behind", connection, now, format!("until {}", lease.until));
+        }
     }
 
     pub(super) fn is_change_of_clocks(&self, at: Timestamp) -> bool {

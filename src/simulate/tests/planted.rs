@@ -10,6 +10,12 @@ use super::request;
 const ODD_TOKENS: &str = "odd-token@day3,odd-token@day3,odd-token@day3,odd-token@day3,odd-token@day3,odd-token@day3,\
                           odd-token@day9,odd-token@day9,odd-token@day9,odd-token@day9,odd-token@day9,odd-token@day9";
 
+macro_rules! poison {
+    () => {
+        "poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0"
+    };
+}
+
 /// Each bug, the weather in which it shows, and how many connections for how many days.
 const SHOWS: &[(Bug, &str, usize, u32)] = &[
     (Bug::NoCompareAndSwap, "reconnect-in-call:30d@day0", 150, 50),
@@ -51,10 +57,16 @@ const SHOWS: &[(Bug, &str, usize, u32)] = &[
     (Bug::SweepMissing, "revoked,revoked,reconnect,reconnect,not-extended", 60, 150),
     (Bug::LapseUnseen, "host-off:12d@day0", 200, 30),
     (Bug::CommitForgotten, "none", 100, 40),
+    (Bug::ExpiryNotStored, "none", 100, 20),
+    (Bug::LeaseKept, ODD_TOKENS, 100, 40),
+    (Bug::SpentNotPutAgain, FAILOVERS, 200, 40),
 ];
 
+/// Answers that leave open whether a token is spent, and standbys that do not know that it was sent.
+const FAILOVERS: &str = "no-token:30d@day0,no-token:30d@day0,no-token:30d@day0,no-token:30d@day0,failover,failover,failover,failover,failover,failover,failover,failover";
+
 /// Twenty connections whose answers are all 500 from the first day on.
-const POISON: &str = "poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0,poison-row@day0";
+const POISON: &str = concat!(poison!(), ",", poison!(), ",", poison!(), ",", poison!());
 
 /// So many seeds are tried for each.
 const SEEDS: u64 = 6;
@@ -62,7 +74,9 @@ const SEEDS: u64 = 6;
 /// What concerns providers of one class shows sooner where there is no other.
 fn only(bug: Bug) -> Option<Class> {
     match bug {
-        Bug::NoJournal | Bug::NoIntent | Bug::ReplayNever | Bug::RefreshTokenDropped => Some(Class::Strict),
+        Bug::NoJournal | Bug::NoIntent | Bug::ReplayNever | Bug::RefreshTokenDropped | Bug::SpentNotPutAgain => {
+            Some(Class::Strict)
+        }
         Bug::NoBrake
         | Bug::NoCircuit
         | Bug::RetryAfterIgnored
