@@ -6,7 +6,8 @@ use std::sync::PoisonError;
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::{Conclusion, Connection, Counting, Outcome, State, intent, take_back};
 
-use super::driver::{Driver, InFlight, Work};
+use super::call::InFlight;
+use super::driver::{Driver, Work};
 use super::{Engine, outbox};
 use crate::failpoint::fail_at;
 use crate::journal::JournalError;

@@ -5,12 +5,16 @@
 //! [`service`] is the loop around it.
 
 mod apps;
+mod call;
+mod claim;
+mod commit;
 mod driver;
 mod intent;
 mod lapse;
 mod ledger;
 mod outage;
 mod outbox;
+mod page;
 mod pass;
 mod refusals;
 mod replay;

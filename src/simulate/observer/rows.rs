@@ -39,7 +39,7 @@ impl World {
                 Change::App(name) => self.saw_app_state(name, now),
                 Change::RunBegun(run) => self.saw_run(*run, now),
                 Change::RunFinished(run) => {
-                    self.check_leases(*run, now);
+                    self.check_wait_of_run(*run, now);
                     self.agenda.run(now);
                     self.add_next_run();
                 }

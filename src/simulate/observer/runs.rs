@@ -5,7 +5,6 @@ use perene_policy::State;
 
 use super::super::faults::Kind;
 use super::super::world::{Event, World};
-use crate::store::memory::LeaseRow;
 
 const fn hours(count: i64) -> SignedDuration {
     SignedDuration::from_hours(count)
@@ -125,16 +124,16 @@ impl World {
         (is_late || !begun.any(|at| others.contains(&at))) && !self.is_change_of_clocks(now)
     }
 
-    /// Who has made a run holds nothing any more: what is not given back keeps everybody waiting until it lapses.
-    pub(super) fn check_leases(&mut self, number: i64, now: Timestamp) {
+    /// What is not sent is given back: a run that nobody calls for any more has no lease to wait for.
+    pub(super) fn check_wait_of_run(&mut self, number: i64, now: Timestamp) {
         let Some(run) = self.store.run(number) else { return };
         let is_calm = now.duration_since(self.observer.disturbed_at) > minutes(2) && self.is_system_good();
-        // What it has taken in this very step, after the run, bears the latest deadline that there is.
-        let latest = now + self.database_ahead + SignedDuration::from_secs(49);
-        let is_left = |lease: &LeaseRow| lease.holder == run.holder && lease.until < latest;
-        if let Some(lease) = self.store.leases().into_iter().find(is_left).filter(|_| is_calm) {
-            let connection = self.by_row.get(&(lease.source, lease.id)).copied();
-            self.broke("lease_left_behind", connection, now, format!("until {}", lease.until));
+        let calls = self.observer.seen.iter().map(|seen| (seen.last_call_at, seen.in_flight.is_empty()));
+        let (last, is_idle) = calls.fold((None, true), |(last, idle), (at, empty)| (last.max(at), idle && empty));
+        let idle_since = last.max(Some(run.started_at - self.database_ahead));
+        let waited = idle_since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+        if is_calm && is_idle && waited > SignedDuration::from_secs(40) {
+            self.broke("lease_left_behind", None, now, format!("run {number} has waited for {} s", waited.as_secs()));
         }
     }
 
