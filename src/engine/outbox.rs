@@ -91,6 +91,7 @@ impl Engine {
             loop {
                 let mut asked = stop.clone();
                 tokio::select! {
+                    biased;
                     next = settled.next() => match next {
                         Some(Ok(was_sent)) => sent += u64::from(was_sent),
                         // The others are on their way: were they dropped, what has arrived would be sent once more.

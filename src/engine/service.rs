@@ -66,8 +66,8 @@ struct Rounds {
     make_up_at: Option<Timestamp>,
     /// When a run was made that is not on record as finished.
     run_at: Option<Timestamp>,
-    /// That run, and what it came to: it is finished when what others had in flight is made up for.
-    unfinished: Option<(i64, Report)>,
+    /// That run, what it came to, and when it was over: it is finished when what others had in flight is made up for.
+    unfinished: Option<(i64, Report, Timestamp)>,
     /// When the database was last back after it had been away.
     back_at: Option<Timestamp>,
     /// The last look failed because it is away.
@@ -115,7 +115,9 @@ impl Engine {
                     rounds.complaint = Some(text);
                 }
             }
+            // In this order, and not in a random one: a simulation takes the same course each time.
             tokio::select! {
+                biased;
                 () = self.parts.clock.rest(pause) => {}
                 () = stop.wait() => {}
             }
@@ -151,10 +153,13 @@ impl Engine {
             rounds.swept_at = Some(self.parts.clock.now());
             rounds.note(&report, self.parts.clock.now());
             tell(kind, &report);
+            rounds.run_at = report.unfinished.is_some().then_some(now);
+            let over_at = self.parts.clock.now();
+            let unfinished = report.unfinished.map(|run| (run, report, over_at));
             // What the run before had left to others was due in this one.
-            self.finish_made_up(rounds).await?;
-            rounds.unfinished = report.unfinished.map(|run| (run, report));
-            rounds.run_at = rounds.unfinished.is_some().then_some(now);
+            if let Some((run, report, _)) = std::mem::replace(&mut rounds.unfinished, unfinished) {
+                self.finish(run, &report).await?;
+            }
         } else if is_due(rounds.swept_at, SWEEP_EVERY, now) {
             self.sweep().await?;
             rounds.swept_at = Some(now);
@@ -166,7 +171,8 @@ impl Engine {
             let report = self.make_up(Counting::Never, stop).await?;
             rounds.note(&report, self.parts.clock.now());
         }
-        let has_waited = rounds.run_at.is_some_and(|at| now.duration_since(at) >= UNFINISHED_FOR);
+        let over_at = rounds.unfinished.as_ref().map(|(.., over_at)| *over_at);
+        let has_waited = over_at.is_some_and(|at| now.duration_since(at) >= UNFINISHED_FOR);
         if (rounds.make_up_at.is_none() || has_waited) && !stop.is_set() {
             self.finish_made_up(rounds).await?;
         }
@@ -187,7 +193,7 @@ impl Engine {
 
     /// Puts on record that the run is done of which nothing is in anybody's hands any more.
     async fn finish_made_up(&self, rounds: &mut Rounds) -> Result<(), StoreError> {
-        if let Some((run, report)) = &rounds.unfinished {
+        if let Some((run, report, _)) = &rounds.unfinished {
             self.finish(*run, report).await?;
             rounds.unfinished = None;
         }

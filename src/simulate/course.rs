@@ -311,7 +311,7 @@ impl Course {
             Event::Strike(kind) => self.strike(kind, now),
             Event::Resume(number) => {
                 let mut world = lock(&self.world);
-                (world.replicas[number].paused_until, world.replicas[number].went_on_at) = (None, Some(now));
+                world.replicas[number].paused_until = None;
                 world.trace.tell(now, None, || format!("r{number} goes on"));
                 world.disturb(now);
             }
@@ -339,7 +339,7 @@ impl Course {
         }
         self.replicas[number].start(&self.world, &self.clock, self.wrong_by[number]);
         let mut world = lock(&self.world);
-        (world.replicas[number].is_up, world.replicas[number].up_since) = (true, Some(now));
+        world.replicas[number].is_up = true;
         world.trace.tell(now, None, || format!("r{number} starts"));
         world.disturb(now);
     }
@@ -455,6 +455,7 @@ impl Course {
                 let until = now + SignedDuration::from_secs(self.chance.between(5, 1200) as i64);
                 if world.replicas[replica].paused_until.is_none() {
                     world.replicas[replica].paused_until = Some(until);
+                    world.replicas[replica].pauses.push((now, until));
                     world.at(until, Event::Resume(replica));
                     world.disturb(now);
                 }
@@ -598,6 +599,7 @@ impl World {
     fn is_down(&mut self, number: usize, now: Timestamp) {
         let state = &mut self.replicas[number];
         (state.is_up, state.calling, state.resting, state.paused_until) = (false, 0, None, None);
+        state.downs.push(now);
         for seen in &mut self.observer.seen {
             seen.in_flight.retain(|replica| *replica != number);
             // What only the dead one was told may be asked again.

@@ -86,7 +86,9 @@ impl Replica {
         let engine = self.engine(world, clock, wrong_by);
         let (source, stop) = StopSource::new();
         let woken = Arc::new(Woken::new());
-        let running: Running = Box::pin(async move { engine.serve(stop).await });
+        // Whoever simulates may be a task of tokio's itself, which makes its channels wait when one task has used them
+        // often: a whole simulation is one.
+        let running: Running = Box::pin(tokio::task::unconstrained(async move { engine.serve(stop).await }));
         let waker = Waker::from(Arc::clone(&woken));
         self.process = Some(Process { running, woken, waker, stop: source });
     }

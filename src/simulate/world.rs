@@ -41,12 +41,12 @@ pub(super) struct ReplicaState {
     /// It dies in this step: where.
     pub(super) doomed: Option<&'static str>,
     pub(super) is_up: bool,
-    pub(super) up_since: Option<Timestamp>,
+    /// When it went down, and when it stood still, so far.
+    pub(super) downs: Vec<Timestamp>,
+    pub(super) pauses: Vec<(Timestamp, Timestamp)>,
     /// Its calls that are under way.
     pub(super) calling: usize,
     pub(super) paused_until: Option<Timestamp>,
-    /// When it last went on after it had stood still.
-    pub(super) went_on_at: Option<Timestamp>,
 }
 
 /// Something that happens at an instant.

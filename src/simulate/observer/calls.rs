@@ -203,13 +203,17 @@ impl World {
     /// Whether nobody can know that a token was sent: a standby has not got what was written of it, and it is in no journal
     /// where an error came, or nothing. Who sent it knows, and says so again, if it has lived on.
     fn is_forgotten(&self, replica: usize, sent_at: Timestamp, now: Timestamp) -> bool {
-        let lost = self.observer.failed_over_at.map(|at| at.duration_since(sent_at));
+        let Some(lost_at) =
+            self.observer.failed_over_at.filter(|at| *at >= sent_at && at.duration_since(sent_at) < seconds(60))
+        else {
+            return false;
+        };
         let sender = &self.replicas[replica];
-        let has_lived_on = sender.is_up && sender.up_since.is_some_and(|since| since <= sent_at);
-        let had_time = sender.paused_until.is_none()
-            && sender.went_on_at.is_none_or(|at| now.duration_since(at) > seconds(100))
-            && self.observer.system_good.good_since().is_some_and(|since| now.duration_since(since) > seconds(100));
-        lost.is_some_and(|lost| !lost.is_negative() && lost < seconds(60)) && !(has_lived_on && had_time)
+        let lived_until = sender.downs.iter().copied().find(|at| *at >= sent_at).unwrap_or(now);
+        let had_time = self.observer.system_good.longest(lost_at, lived_until.max(lost_at)) > seconds(100);
+        let stood_still =
+            sender.pauses.iter().any(|(from, until)| *until > sent_at && from.duration_since(lost_at) < seconds(150));
+        !had_time || stood_still
     }
 
     /// Whether what came for a generation is in the journal of a process that is down, and a standby has not got it: nobody
@@ -228,6 +232,7 @@ impl World {
         let number = asked.account;
         let meaning = if panics { Meaning::Trouble } else { reply.meaning };
         self.trace.tell(now, Some(number), || format!("r{} answered: {meaning:?}", asked.replica));
+        self.observer.answered_at = Some(now);
         let app = asked.app;
         if self.observer.storm_since[app].is_some() && !matches!(meaning, Meaning::Issued(_) | Meaning::Told) {
             self.observer.failed_in_storm[app].entry(number).or_insert(now);

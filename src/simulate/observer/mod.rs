@@ -140,6 +140,8 @@ pub(super) struct Observer {
     pub(super) last_run_at: Option<Timestamp>,
     /// When a run last began, by the true time.
     pub(super) run_begun_at: Option<Timestamp>,
+    /// When an answer, or that there is none, last came to a replica.
+    pub(super) answered_at: Option<Timestamp>,
     /// When those of the last hours began.
     pub(super) runs_begun_at: Vec<Timestamp>,
     pub(super) last_offset: Option<i32>,
@@ -189,6 +191,7 @@ impl Observer {
             runs_begun: 0,
             last_run_at: None,
             run_begun_at: None,
+            answered_at: None,
             runs_begun_at: Vec::new(),
             last_offset: None,
             disturbed_at: now,

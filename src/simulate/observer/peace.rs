@@ -122,7 +122,9 @@ impl World {
                 }
             }
         }
-        let known: std::collections::BTreeSet<String> = self.store.incidents_told();
+        let mut known: std::collections::BTreeSet<String> = self.store.incidents_told();
+        // What is old was removed, and was told all the same.
+        known.extend(self.observer.told.values().map(|told| told.incident.clone()));
         self.observer.by_incident.retain(|incident, _| known.contains(incident));
     }
 }

@@ -130,7 +130,8 @@ impl World {
         let is_calm = now.duration_since(self.observer.disturbed_at) > minutes(2) && self.is_system_good();
         let calls = self.observer.seen.iter().map(|seen| (seen.last_call_at, seen.in_flight.is_empty()));
         let (last, is_idle) = calls.fold((None, true), |(last, idle), (at, empty)| (last.max(at), idle && empty));
-        let idle_since = last.max(Some(run.started_at - self.database_ahead));
+        let answered = self.observer.answered_at;
+        let idle_since = last.max(answered).max(Some(run.started_at - self.database_ahead));
         let waited = idle_since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
         if is_calm && is_idle && waited > SignedDuration::from_secs(40) {
             self.broke("lease_left_behind", None, now, format!("run {number} has waited for {} s", waited.as_secs()));
