@@ -15,8 +15,7 @@ use perene_policy::{Outcome, Secret};
 use crate::provider::AppIdentity;
 use crate::store::{Cursor, Store, StoreError};
 
-/// How often a save is tried anew when other replicas are faster. Reaching it loses a page's sightings, which
-/// the next page makes up for.
+/// How often a save is tried anew when other replicas are faster. What is not saved then is saved with the next page.
 const SAVES_MAX: usize = 8;
 
 pub(crate) struct Apps {

@@ -213,7 +213,11 @@ impl Engine {
             report.book_many(outcome, Counted::Deferred, counted as u64);
             let is_last = page.len() < page_size || page_size == 1;
             cursor = page.last().map(Cursor::behind);
-            if let Some(name) = name.filter(|_| !page.is_empty()) {
+            // While the app may not be called nobody ends its backlog: to say so at every look would rewrite it each time.
+            let is_known = |name: &str| {
+                self.apps.has_backlog(name) && !matches!(self.apps.permission(name, now), Permission::Go(_))
+            };
+            if let Some(name) = name.filter(|name| !page.is_empty() && !is_known(name)) {
                 self.apps.leave_backlog(name, now);
             }
             if is_last {

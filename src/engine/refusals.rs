@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::app::{Alarm, BRAKE_CONNECTIONS};
 use perene_policy::backoff::later;
-use perene_policy::{Class, Conclusion, Connection, Counted, ErrorText, Outcome, Scope, TokenUse, superseded};
+use perene_policy::{Class, Conclusion, Connection, Counted, ErrorText, Memory, Outcome, Scope, TokenUse, superseded};
 
 use super::driver::{Driver, holds_the_same};
 use crate::store::{Commit, Committed, Cursor, Guard, StoreError};
@@ -33,6 +33,14 @@ pub(super) enum Writable {
     OneRow,
     /// Not now.
     No,
+}
+
+/// What a failure may still write: the row may be what refuses, or the user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    All,
+    NotTheRow,
+    Neither,
 }
 
 /// What is known of each source's table.
@@ -177,22 +185,21 @@ impl Driver<'_> {
         }
         let mut ids: Vec<String> = refused.iter().map(|(commit, _)| commit.connection.id.clone()).collect();
         // Where not even the count can be written, what follows from it is remembered all the same.
-        for is_with_row in [true, false] {
+        for taken in [Taken::All, Taken::NotTheRow, Taken::Neither] {
             let now = self.now();
             let claim = engine.named(order.source, &ids, self.fence, now);
             for connection in engine.parts.store.claim(&claim).await?.connections {
-                let Some((commit, text)) = refused.iter().find(|(commit, _)| commit.connection.id == connection.id)
-                else {
-                    continue;
-                };
-                match &commit.decision.write {
-                    Some(write) if write.token.is_some() => self.decide_of_unstorable(connection, text),
-                    _ => self.decide_without_text(commit, connection),
+                if let Some((commit, text)) = refused.iter().find(|(commit, _)| commit.connection.id == connection.id) {
+                    self.decide_of_refused(commit, connection, text);
                 }
             }
             let mut commits = std::mem::take(&mut self.decided);
-            if !is_with_row {
-                commits.iter_mut().for_each(|commit| commit.decision.write = None);
+            for commit in &mut commits {
+                match taken {
+                    Taken::All => {}
+                    Taken::NotTheRow => commit.decision.write = None,
+                    Taken::Neither => commit.decision.leave_tables_alone(),
+                }
             }
             let committed = engine.parts.store.commit(&commits, now).await?;
             ids.clear();
@@ -202,8 +209,12 @@ impl Driver<'_> {
                         self.book(&commit.connection, &commit.decision);
                         engine.spent.committed(commit, now);
                     }
-                    Committed::Refused(_) if is_with_row => ids.push(commit.connection.id),
+                    Committed::Refused(_) if taken != Taken::Neither => ids.push(commit.connection.id),
                     Committed::Locked => self.report.book(Outcome::Transient, Counted::Deferred),
+                    Committed::GuardLost => {
+                        self.report.book(Outcome::Unrecognised, Counted::Failed);
+                        engine.spent.not_committed(commit, now);
+                    }
                     _ => self.report.book(Outcome::Unrecognised, Counted::Failed),
                 }
             }
@@ -214,33 +225,38 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// A token came, and the database does not take it.
-    fn decide_of_unstorable(&mut self, connection: Connection, text: &str) {
+    /// Decides anew about a row that the database has refused, as it is now: another replica may have had it meanwhile.
+    fn decide_of_refused(&mut self, commit: &Commit, connection: Connection, text: &str) {
+        let (decision, guard) = (&commit.decision, Guard::Lease(self.fence));
+        if !holds_the_same(&commit.connection, &connection) {
+            let decision = superseded(&connection);
+            let source = self.order.source;
+            return self.decided.push(Commit { source, connection, guard, decision, outbox: Vec::new() });
+        }
+        let sends_once = self.engine.provider(self.order.source).class() == Class::Strict;
+        let use_of = |memory: Option<&Memory>| memory.map_or(TokenUse::Unsent, |memory| memory.state.use_of_token());
+        let is_failure = decision.outcome.counted() == Counted::Failed
+            && decision.write.as_ref().is_none_or(|write| write.token.is_none());
+        // After the one last try there is no other, whatever the database could not store of it.
+        let was_last_try = use_of(connection.memory_of_this_refresh_token()) == TokenUse::SentForTheLastTime;
         let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
         conclusion.scope = Some(Scope::Connection);
-        conclusion.was_sent = true;
-        conclusion.sends_once = self.engine.provider(self.order.source).class() == Class::Strict;
-        conclusion.is_answer_kept = conclusion.sends_once && self.engine.has_answer_to(self.order.source, &connection);
-        // Where what came could not be kept either, it may be spent.
-        conclusion.is_uncertain = conclusion.sends_once && !conclusion.is_answer_kept;
-        // After the one last try there is no other, whatever the database could not store of it.
-        let state = connection.memory_of_this_refresh_token().map(|memory| memory.state.use_of_token());
-        conclusion.was_last_try = state == Some(TokenUse::SentForTheLastTime);
-        conclusion.message = Some(format!("refreshed, but the database refused to store it: {text}"));
-        self.decide(connection, &conclusion, false);
-    }
-
-    /// A failure was not stored: what was decided of it stands. It may be the text alone that is too long for its column.
-    fn decide_without_text(&mut self, commit: &Commit, connection: Connection) {
-        let mut commit = Commit { guard: Guard::Lease(self.fence), ..commit.clone() };
-        if !holds_the_same(&commit.connection, &connection) {
-            commit.decision = superseded(&connection);
-            commit.outbox.clear();
+        (conclusion.was_sent, conclusion.sends_once, conclusion.was_last_try) = (true, sends_once, was_last_try);
+        if is_failure {
+            conclusion.outcome = decision.outcome;
+            conclusion.is_uncertain = use_of(decision.memory.as_ref()) == TokenUse::SentOnce;
+        } else {
+            conclusion.is_answer_kept = sends_once && self.engine.has_answer_to(self.order.source, &connection);
+            // Where what came could not be kept either, it may be spent.
+            conclusion.is_uncertain = sends_once && !conclusion.is_answer_kept;
+            conclusion.message = Some(format!("refreshed, but the database refused to store it: {text}"));
         }
-        if let Some(write) = &mut commit.decision.write {
+        self.decide(connection, &conclusion, false);
+        // It may be the text alone that is too long for its column.
+        let write = self.decided.last_mut().and_then(|commit| commit.decision.write.as_mut()).filter(|_| is_failure);
+        if let Some(write) = write {
             write.error = ErrorText::Keep;
         }
-        self.decided.push(Commit { connection, ..commit });
     }
 
     /// So many rows that cannot be written are the table's fault and not their customers': nothing is counted,

@@ -98,7 +98,7 @@ impl Engine {
     pub(super) fn meet(&self, incarnation: Incarnation, now: Timestamp) -> bool {
         let is_another = self.ledger.meet(incarnation, now);
         if is_another {
-            self.spent.doubt(self.parts.clock.now());
+            self.spent.doubt(now);
         }
         is_another
     }

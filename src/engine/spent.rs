@@ -130,7 +130,7 @@ impl Engine {
             let Some(commit) = commits.remove(&row.id) else { continue };
             if is_forgotten(&commit, &row) {
                 tracing::warn!(id = row.id, "the database has lost what became of a token: it is put there again");
-                again.push((commit.clone(), Commit { connection: row, guard: Guard::Lease(fence), ..commit }));
+                again.push((commit.clone(), said_of(row, commit, Guard::Lease(fence))));
             } else {
                 self.spent.found(&commit);
                 leases.push(Lease { source, id: row.id, fence });
@@ -145,8 +145,11 @@ impl Engine {
                 Committed::Locked | Committed::GuardLost => {}
                 Committed::Refused(text) => {
                     tracing::error!(id = commit.connection.id, "what became of a token cannot be written: {text}");
-                    // What is remembered of it is Perene's own, and is taken without the app's row.
-                    commit.decision.write = None;
+                    // The row may be what refuses, or the user's.
+                    match commit.decision.write.take() {
+                        Some(_) => {}
+                        None => commit.decision.leave_tables_alone(),
+                    }
                     self.spent.not_committed(commit.clone(), now);
                 }
             }
@@ -161,9 +164,25 @@ impl Engine {
     }
 }
 
-/// Whether the row holds the token, and less is remembered of its use.
+/// Whether the row holds the refresh token, beside whatever access token, and less is remembered of its use.
 fn is_forgotten(commit: &Commit, row: &Connection) -> bool {
-    let is_same = row.token == commit.connection.token && row.refresh_token == commit.connection.refresh_token;
+    let is_same = row.refresh_token == commit.connection.refresh_token;
     let remembered = row.memory_of_this_refresh_token().map_or(TokenUse::Unsent, |memory| memory.state.use_of_token());
     is_same && remembered < use_of_token(commit)
+}
+
+/// What a commit says of a refresh token, said of the row as it is now. Where an incident has been opened meanwhile, its
+/// customer hears of that one.
+fn said_of(row: Connection, mut commit: Commit, guard: Guard) -> Commit {
+    if let Some(memory) = &mut commit.decision.memory {
+        memory.generation = row.generation();
+        let incident = row.memory.as_ref().and_then(|memory| memory.incident.clone());
+        if let Some(incident) = incident.filter(|incident| memory.incident.as_ref() != Some(incident)) {
+            memory.incident = Some(incident);
+            (commit.decision.warns, commit.decision.flag) = (false, None);
+            commit.decision.notices.clear();
+            commit.outbox.clear();
+        }
+    }
+    Commit { connection: row, guard, ..commit }
 }

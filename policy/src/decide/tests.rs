@@ -470,6 +470,18 @@ mod data_access {
     }
 
     #[test]
+    fn a_login_that_nobody_has_seen_yet_opens_it_again() {
+        let settings = settings();
+        let context = context(&settings);
+        let mut row = facebook();
+        live(&mut row, &inspection(Some(now() + hours(6 * 24))), &context);
+        row.token = Secret::new("EAA-of-the-login");
+        let refreshed = live(&mut row, &success(), &context);
+        assert!(refreshed.recovers);
+        assert!(row.memory.is_none_or(|memory| memory.incident.is_none()));
+    }
+
+    #[test]
     fn who_was_never_told_is_not_told_of_an_end_that_is_past() {
         let settings = settings();
         let decision = decide(&facebook(), &inspection(Some(now() - hours(24))), &context(&settings));

@@ -1,9 +1,12 @@
 //! An app that is misconfigured: the operator's affair, and no customer's.
 
-use perene_policy::{Grant, Outcome};
+use perene_policy::answer::Usage;
+use perene_policy::app::Sighting;
+use perene_policy::{Grant, Outcome, Scope};
 
 use crate::engine::testing::{Reply, World, days, renew, seconds};
 use crate::engine::{RunKind, RunRequest};
+use crate::store::Store;
 
 fn misconfigured(count: i64) -> World {
     let world = World::new();
@@ -89,4 +92,47 @@ fn an_app_that_is_not_configured_is_misconfigured() {
     assert_eq!(report.outcomes.get(&Outcome::Misconfigured), Some(&1_500));
     assert_eq!(world.script.tokens(), ["IG-1"]);
     assert!(world.store.leases().is_empty());
+}
+
+fn refused(connection: usize) -> Sighting {
+    Sighting {
+        connection: connection.to_string(),
+        outcome: Outcome::Misconfigured,
+        reason: "test",
+        scope: Some(Scope::App),
+        retry_after: None,
+        usage: Usage::default(),
+        is_in_a_row: true,
+        is_repeated: false,
+        life: None,
+    }
+}
+
+#[test]
+fn what_is_learnt_here_is_kept_whatever_another_replica_saves_meanwhile() {
+    let world = World::new();
+    world.insert(1, "EAA-1", Some(days(3)));
+    let (here, there) = (world.engine(), world.engine());
+    world.clock.run(async {
+        here.load_apps(false).await.expect("loads");
+        there.load_apps(false).await.expect("loads");
+        let now = world.now();
+        let name = here.provider(0).app(Grant::Facebook).expect("an app").name.clone();
+        for connection in 0..10 {
+            here.apps.learn(&name, refused(connection), now);
+        }
+        here.apps.save().await.expect("saves");
+        there.load_apps(false).await.expect("loads");
+        // The one is about to end what the other adds to, and is told that the app is well.
+        let begun = there.apps.begin_backlog(&name);
+        here.apps.leave_backlog(&name, now);
+        here.apps.save().await.expect("saves");
+        there.apps.end_backlog(&name, begun, now);
+        there.apps.probed(&name, true, now);
+        there.apps.save().await.expect("saves");
+        here.load_apps(false).await.expect("loads");
+        let (_, known) = world.store.app(&name).await.expect("reads").expect("it is known");
+        assert!(known.has_backlog, "what was put off meanwhile is still to be sent");
+        assert_eq!(known.hold.and_then(|hold| hold.app_is_well_at), Some(now));
+    });
 }

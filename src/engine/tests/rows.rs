@@ -1,9 +1,10 @@
 //! Which rows are sent (contract, section 3), and what the operator may ask for.
 
+use futures_util::future::join;
 use perene_policy::{Endpoint, Outcome, Secret};
 
-use crate::engine::testing::{Reply, World, days, hours, renew};
-use crate::engine::{Report, RunKind, RunRequest};
+use crate::engine::testing::{Reply, World, days, hours, renew, seconds};
+use crate::engine::{Report, RunKind, RunRequest, Stop};
 use crate::store::memory::AppRow;
 
 fn by_hand(world: &World, ids: &[&str], force: bool) -> Report {
@@ -171,4 +172,43 @@ fn due_is_the_sum_of_what_became_of_it_however_mixed() {
     assert_eq!(report.due, report.refreshed + report.failed + report.deferred + report.superseded);
     assert_eq!(report.outcomes.values().sum::<u64>(), report.due);
     assert_eq!((report.failed, report.deferred), (4, 1), "{report:?}");
+}
+
+#[test]
+fn a_text_that_is_too_long_for_its_column_keeps_no_failure_from_being_counted_and_told() {
+    let world = World::new();
+    world.insert(1, "IG-1", Some(days(6)));
+    world.insert(2, "IG-2", Some(days(6)));
+    world.store.narrow_errors(0, 10);
+    world.script.answer_one("IG-1", std::iter::repeat_with(Reply::down).take(1000));
+    let engine = world.engine();
+    for night in 1..=3 {
+        world.night(&engine);
+        assert_eq!((world.attempts(1), world.flag(1)), (night, night == 3));
+        world.next_night();
+    }
+    assert_eq!(world.row(1).error, None);
+}
+
+#[test]
+fn what_was_refused_of_an_old_token_says_nothing_of_the_one_that_the_app_has_put_there() {
+    let world = World::new();
+    world.insert(1, "IG-1", Some(days(3)));
+    world.insert(2, "IG-2", Some(days(4)));
+    world.store.refuse_row(0, "1", Some("value too long for type character varying(20)"));
+    world.script.answer(|asked| renew(asked).after(seconds(if asked.token.contains("IG-2") { 20 } else { 1 })));
+    let engine = world.engine();
+    let request = RunRequest::all(RunKind::Scheduled);
+    let app = async {
+        crate::clock::Clock::sleep(&world.clock, seconds(10)).await;
+        world.store.refuse_row(0, "1", None);
+        let expires_at = world.now() + days(60);
+        world.store.change_connection(0, "1", |row| {
+            (row.token, row.expires_at) = (Some(Secret::new("IG-login")), Some(expires_at));
+        });
+    };
+    let (report, ()) = world.clock.run(join(engine.run(&request, &Stop::never(), &|_| {}), app));
+    assert_eq!(report.expect("runs").superseded, 1);
+    assert_eq!((world.token(1).as_str(), world.attempts(1)), ("IG-login", 0));
+    assert!(world.memory(1).is_none_or(|memory| memory.incident.is_none()));
 }

@@ -59,9 +59,9 @@ fn carry_out(state: &mut State, mapped: &Mapped, commit: &Commit, key: &Key, now
     }
     let write = decision.write.as_ref().filter(|write| is_something(write, mapped) && table.row(key).is_some());
     let flag = flag::plan(state, mapped, commit, key);
-    let refusal = write.and_then(|_| table.refusals.get(key)).or_else(|| flag.refusal(state));
+    let refusal = write.and_then(|write| table.refusal(key, write)).or_else(|| flag.refusal(state).cloned());
     if let Some(message) = refusal {
-        let text = redact::for_row(message, &secrets(connection, decision.write.as_ref()));
+        let text = redact::for_row(&message, &secrets(connection, decision.write.as_ref()));
         state.tell(mapped.table, key, now, REFUSED, None, text.clone());
         return Committed::Refused(text);
     }

@@ -184,6 +184,11 @@ impl MemoryStore {
         }
     }
 
+    /// From now on the column for the last error takes no longer text than this.
+    pub fn narrow_errors(&self, source: usize, width: usize) {
+        self.lock().tables[self.mapped(source).table].error_width = Some(width);
+    }
+
     /// From now on the database refuses every write of this user's row, with this message; `None` ends it.
     pub fn refuse_user(&self, source: usize, id: &str, message: Option<&str>) {
         let Some(users) = self.mapped(source).users else { return };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use perene_policy::connection::TOKEN_BYTES_MAX;
-use perene_policy::{Connection, Decision, Grant, Memory, Secret};
+use perene_policy::{Connection, Decision, ErrorText, Grant, Memory, RowWrite, Secret};
 use uuid::Uuid;
 
 use super::Mapped;
@@ -55,11 +55,24 @@ pub(super) struct Table {
     pub(super) last: BTreeMap<Key, Last>,
     /// Rows whose every update fails, with the message.
     pub(super) refusals: BTreeMap<Key, String>,
+    /// The width of the column for the last error; `None` for any.
+    pub(super) error_width: Option<usize>,
     /// How often Perene has written rows of this table.
     pub(super) writes: u64,
 }
 
 impl Table {
+    /// With what message the table refuses this write.
+    pub(super) fn refusal(&self, key: &Key, write: &RowWrite) -> Option<String> {
+        let too_long = |width: usize| match &write.error {
+            ErrorText::Set(text) if text.chars().count() > width => {
+                Some(format!("value too long for type character varying({width})"))
+            }
+            _ => None,
+        };
+        self.refusals.get(key).cloned().or_else(|| self.error_width.and_then(too_long))
+    }
+
     pub(super) fn row(&self, key: &Key) -> Option<&AppRow> {
         self.rows.get(key)
     }
