@@ -19,6 +19,7 @@ mod simulate;
 mod status;
 mod table;
 mod token;
+mod written;
 
 use args::{Cli, Command, Global};
 use exit::Exit;

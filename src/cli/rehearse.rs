@@ -1,5 +1,7 @@
 //! `perene simulate --from-database`: what would become of the owner's own connections. Reads, and does nothing else.
 
+use std::collections::BTreeSet;
+
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::schedule::Schedule;
@@ -9,10 +11,11 @@ use serde_json::{Value, json};
 use super::args::{Format, Global, Simulate};
 use super::exit::Exit;
 use super::failure::Failure;
+use super::written::Written;
 use super::{assemble, load_quietly, out, simulate, table};
 use crate::config::{Config, META, Source};
 use crate::simulate::{Endurance, FaultList, Outcome, Rehearsal, calendar};
-use crate::store::{Claim, Cursor, Store, Which};
+use crate::store::{Claim, Cursor, FindingKind, Store, Which};
 
 /// Rows that are read at a time.
 const PAGE: usize = 1000;
@@ -25,6 +28,10 @@ pub(super) async fn rehearse(args: &Simulate, global: &Global, faults: &FaultLis
     let config = load_quietly(global)?;
     let clock = assemble::clock();
     let store = assemble::store(&config, &clock, false).await?;
+    // What is no date is never due, and is not among what is rehearsed.
+    for finding in store.findings().await?.iter().filter(|finding| finding.kind == FindingKind::Advice) {
+        eprintln!("warning: {}", finding.text);
+    }
     let read_at = store.now().await?;
     // From the full hour: the same rows, asked again a moment later, give the same report.
     let begin = Timestamp::from_second(read_at.as_second().div_euclid(3600) * 3600).unwrap_or(read_at);
@@ -44,26 +51,25 @@ pub(super) async fn rehearse(args: &Simulate, global: &Global, faults: &FaultLis
         let rows = read(store.as_ref(), source, mapped, read_at).await?;
         rehearsal.connections.extend(rows.into_iter().map(|row| (source, row)));
     }
-    store.close().await;
     if rehearsal.connections.is_empty() {
         return Err(Failure::could_not_work(
             "there is no connection with a token that has not expired: nothing can be rehearsed (try `perene simulate` \
              without `--from-database`)",
         ));
     }
-    let trace = simulate::trace_file(args)?;
+    let mut written = Written::open(args.trace.as_deref(), args.calendar.as_deref())?;
     let bar = simulate::bar(args.days);
     let begun = clock.monotonic();
-    let outcome = rehearsal.carry_out(args.days, args.seed, faults, trace, &mut |day| bar.set_position(u64::from(day)));
+    let outcome =
+        rehearsal.carry_out(args.days, args.seed, faults, written.trace(), &mut |day| bar.set_position(u64::from(day)));
     bar.finish_and_clear();
     let seconds = clock.monotonic().saturating_sub(begun).as_secs_f64();
     eprintln!("rehearsed {} days of {} connections in {seconds:.1} s", args.days, rehearsal.connections.len());
     let endurance = rehearsal.endurance();
-    if let Some(file) = &args.calendar {
-        std::fs::write(file, calendar::draw(&outcome, faults, &zone)).map_err(|error| {
-            Failure::could_not_work(format!("the calendar cannot be written to `{}`: {error}", file.display()))
-        })?;
-    }
+    simulate::trace_is_whole(&outcome)?;
+    written.calendar(|| calendar::draw(&outcome, faults, &zone))?;
+    let unreachable = unreachable(store.as_ref(), &rehearsal.connections, &outcome).await?;
+    store.close().await;
     let names: Vec<String> = rehearsal
         .connections
         .iter()
@@ -72,7 +78,10 @@ pub(super) async fn rehearse(args: &Simulate, global: &Global, faults: &FaultLis
             _ => format!("{}:{}", config.sources[*source].table, row.id),
         })
         .collect();
-    let report = Shown { args, faults, outcome: &outcome, endurance: &endurance, names: &names, zone: &zone };
+    let undated = rehearsal.connections.iter().filter(|(_, row)| row.expires_at.is_none()).count();
+    let has_mail = config.mail.is_some();
+    let (outcome, endurance, names, zone) = (&outcome, &endurance, names.as_slice(), &zone);
+    let report = Shown { args, faults, outcome, endurance, names, zone, undated, unreachable, has_mail };
     out::say(&match args.report.format {
         Format::Json => report.json().to_string(),
         Format::Text => report.text(),
@@ -115,6 +124,28 @@ async fn read(store: &dyn Store, source: usize, mapped: &Source, now: Timestamp)
     }
 }
 
+/// Who of those that would be mailed has no address.
+async fn unreachable(
+    store: &dyn Store,
+    connections: &[(usize, Connection)],
+    outcome: &Outcome,
+) -> Result<BTreeSet<usize>, Failure> {
+    let mut unreachable = BTreeSet::new();
+    let mailed: BTreeSet<usize> = outcome.mailed.iter().map(|(_, number, _)| *number).collect();
+    for number in mailed {
+        let Some((source, row)) = connections.get(number) else { continue };
+        let recipient = match &row.user_id {
+            Some(user) => store.recipient(*source, user).await?,
+            None => None,
+        };
+        let address = recipient.and_then(|recipient| recipient.email);
+        if address.is_none_or(|address| address.trim().is_empty()) {
+            unreachable.insert(number);
+        }
+    }
+    Ok(unreachable)
+}
+
 /// The report of a rehearsal.
 struct Shown<'a> {
     args: &'a Simulate,
@@ -123,6 +154,12 @@ struct Shown<'a> {
     endurance: &'a Endurance,
     names: &'a [String],
     zone: &'a TimeZone,
+    /// Connections of which nobody knows how long they live.
+    undated: usize,
+    /// Who would be mailed and has no address.
+    unreachable: BTreeSet<usize>,
+    /// Whether a mail server is configured.
+    has_mail: bool,
 }
 
 impl Shown<'_> {
@@ -154,12 +191,18 @@ impl Shown<'_> {
         );
         if let Some(first) = endurance.first {
             text.push_str(&format!(
-                "An outage that began now would be survived for {}: then the first token dies.\n",
+                "An outage that began now would be survived for {} at least: then the first token dies.\n",
                 in_days(first)
             ));
             let dark: Vec<String> =
                 endurance.dark_after_days.iter().map(|(days, count)| format!("{days} d, {count}")).collect();
             text.push_str(&format!("Dark in an outage that lasts: {}.\n", dark.join("; ")));
+        }
+        if self.undated > 0 {
+            text.push_str(&format!(
+                "{} without a date are not in these figures: nobody knows how long they live; the first run asks.\n",
+                self.undated
+            ));
         }
         text.push_str(&format!(
             "\nWith Perene: {} runs, {} calls, {} refreshed, {} mails, {} dark.\n",
@@ -215,21 +258,27 @@ impl Shown<'_> {
         lines(&weeks)
     }
 
-    /// What each planned fault met: how many connections had to be refreshed in that time at the latest.
+    /// What each planned fault meets, as long as it is looked at.
+    fn met(&self) -> Vec<Met> {
+        let begun_at = self.outcome.begun_at;
+        let end = begun_at + SignedDuration::from_hours(24 * i64::from(self.args.days));
+        let planned = self.faults.planned().into_iter().map(|(name, day, lasts)| {
+            let from = begun_at + SignedDuration::from_hours(24 * i64::from(day));
+            let to = (from + lasts).min(end);
+            let is_in = |at: &Timestamp| (from..=to).contains(at);
+            let dark = self.outcome.went_dark.iter().filter(|(at, _)| is_in(at)).count();
+            let mails = self.outcome.mailed.iter().filter(|(at, ..)| is_in(at)).count();
+            Met { name, from, to, mails, dark }
+        });
+        planned.collect()
+    }
+
     fn planned(&self) -> String {
-        let mut text = String::new();
-        for (name, day, lasts) in self.faults.planned() {
-            let from = self.outcome.begun_at + SignedDuration::from_hours(24 * i64::from(day));
-            let to = from + lasts;
-            let dark = self.outcome.went_dark.iter().filter(|(at, _)| *at >= from && *at <= to).count();
-            let mails = self.outcome.mailed.iter().filter(|(at, ..)| *at >= from && *at <= to).count();
-            text.push_str(&format!(
-                "{name} from {} to {}: {mails} mails and {dark} dark meanwhile.\n",
-                self.date(from),
-                self.date(to)
-            ));
-        }
-        text
+        let line = |met: Met| {
+            let (from, to) = (self.date(met.from), self.date(met.to));
+            format!("{} from {from} to {to}: {} mails and {} dark meanwhile.\n", met.name, met.mails, met.dark)
+        };
+        self.met().into_iter().map(line).collect()
     }
 
     fn dark(&self) -> String {
@@ -251,9 +300,14 @@ impl Shown<'_> {
         let mut list = table::plain();
         list.set_header(["when", "connection", "mail"]);
         for (at, number, kind) in self.outcome.mailed.iter().take(LISTED_MAX) {
-            list.add_row([self.date(*at), self.name(*number).to_owned(), kind.clone()]);
+            let note = if self.unreachable.contains(number) { " (not sent: no address)" } else { "" };
+            list.add_row([self.date(*at), self.name(*number).to_owned(), format!("{kind}{note}")]);
         }
-        format!("\nWho would be mailed:\n{}{}", lines(&list), and_more(self.outcome.mailed.len()))
+        let title = match self.has_mail {
+            true => "Who would be mailed:",
+            false => "Who would be mailed if a mail server were configured (`mail.smtp_url`):",
+        };
+        format!("\n{title}\n{}{}", lines(&list), and_more(self.outcome.mailed.len()))
     }
 
     fn json(&self) -> Value {
@@ -265,6 +319,12 @@ impl Shown<'_> {
             "days": args.days,
             "seed": args.seed,
             "from": outcome.begun_at.to_string(),
+            "zone": self.zone.iana_name().unwrap_or("UTC"),
+            "undated": self.undated,
+            "has_mail": self.has_mail,
+            "planned": self.met().into_iter().map(|met| json!({
+                "fault": met.name, "from": met.from.to_string(), "to": met.to.to_string(), "mails": met.mails, "dark": met.dark
+            })).collect::<Vec<Value>>(),
             "well": outcome.is_well(),
             "dark": outcome.dark,
             "dark_though_refreshable": outcome.dark_though_refreshable,
@@ -279,7 +339,7 @@ impl Shown<'_> {
                 "date": self.day(number), "runs": day.runs, "calls": day.calls, "refreshed": day.refreshed, "mails": day.mails, "dark": day.dark
             })).collect::<Vec<Value>>(),
             "mailed": outcome.mailed.iter().map(|(at, number, kind)| json!({
-                "at": at.to_string(), "id": self.name(*number), "kind": kind
+                "at": at.to_string(), "id": self.name(*number), "kind": kind, "has_address": !self.unreachable.contains(number)
             })).collect::<Vec<Value>>(),
             "faults": faults,
             "broken": outcome.violations.iter().map(|broken| json!({
@@ -288,6 +348,15 @@ impl Shown<'_> {
             })).collect::<Vec<Value>>(),
         })
     }
+}
+
+/// What a planned fault meets.
+struct Met {
+    name: &'static str,
+    from: Timestamp,
+    to: Timestamp,
+    mails: usize,
+    dark: usize,
 }
 
 fn and_more(count: usize) -> String {

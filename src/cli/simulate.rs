@@ -1,7 +1,6 @@
 //! `perene simulate`: months in seconds, on invented connections or on the owner's own.
 
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 use super::args::{Format, Global, Simulate};
 use super::exit::Exit;
 use super::failure::Failure;
+use super::written::Written;
 use super::{log_without_configuration, out, rehearse, table};
 use crate::config::Level;
 use crate::simulate::{self, FAULTS, FaultList, Outcome, Request};
@@ -35,22 +35,16 @@ pub(super) async fn simulate(args: &Simulate, global: &Global) -> Result<Exit, F
         only: None,
         stop_at_first: false,
     };
-    let trace = trace_file(args)?;
+    let mut written = Written::open(args.trace.as_deref(), args.calendar.as_deref())?;
     let bar = bar(args.days);
     let begun = super::assemble::clock();
-    let outcome = simulate::simulate(&request, trace, &mut |day| bar.set_position(u64::from(day)));
+    let outcome = simulate::simulate(&request, written.trace(), &mut |day| bar.set_position(u64::from(day)));
     bar.finish_and_clear();
     let seconds = begun.monotonic().as_secs_f64();
     let years = f64::from(args.days) / 365.0;
     eprintln!("simulated {years:.2} years of {} connections in {seconds:.1} s", args.connections);
-    if let Some(error) = &outcome.trace_error {
-        return Err(Failure::could_not_work(format!("the trace could not be written: {error}")));
-    }
-    if let Some(file) = &args.calendar {
-        std::fs::write(file, simulate::calendar::draw(&outcome, &request.faults, &jiff::tz::TimeZone::UTC)).map_err(
-            |error| Failure::could_not_work(format!("the calendar cannot be written to `{}`: {error}", file.display())),
-        )?;
-    }
+    trace_is_whole(&outcome)?;
+    written.calendar(|| simulate::calendar::draw(&outcome, &request.faults, &jiff::tz::TimeZone::UTC))?;
     let again = command(&request);
     out::say(&match args.report.format {
         Format::Json => json_of(&request, &outcome, &again).to_string(),
@@ -80,13 +74,12 @@ fn command(request: &Request) -> String {
     )
 }
 
-/// The file for the trace, if one was asked for.
-pub(super) fn trace_file(args: &Simulate) -> Result<Option<Box<dyn Write + Send>>, Failure> {
-    let Some(file) = &args.trace else { return Ok(None) };
-    let made = File::create(file).map_err(|error| {
-        Failure::could_not_work(format!("the trace cannot be written to `{}`: {error}", file.display()))
-    })?;
-    Ok(Some(Box::new(BufWriter::new(made))))
+/// A trace that ends early must not be taken for the whole course.
+pub(super) fn trace_is_whole(outcome: &Outcome) -> Result<(), Failure> {
+    match &outcome.trace_error {
+        Some(error) => Err(Failure::could_not_work(format!("the trace could not be written: {error}"))),
+        None => Ok(()),
+    }
 }
 
 /// A bar of days, on a terminal.
@@ -134,6 +127,10 @@ fn text_of(request: &Request, outcome: &Outcome) -> String {
         outcome.faults.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
     if !struck.is_empty() {
         text.push_str(&format!("\nfaults that struck ({} kinds): {}\n", struck.len(), struck.join(", ")));
+    }
+    let silent = request.faults.silent(outcome);
+    if !silent.is_empty() {
+        text.push_str(&format!("\nasked for, and met nothing to strike at: {}\n", silent.join(", ")));
     }
     text.push_str(&format!(
         "\ndark though refreshable: {}\ndark without warning: {}\n",

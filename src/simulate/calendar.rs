@@ -13,6 +13,9 @@ const CELL: usize = 16;
 const LEFT: usize = 44;
 const TOP: usize = 44;
 
+/// The width that the legend needs.
+const LEGEND: usize = 300;
+
 /// Draws it, in SVG. The faults are those whose days were named.
 pub fn draw(outcome: &Outcome, faults: &FaultList, zone: &TimeZone) -> String {
     let planned = planned(faults, outcome.begun_at, zone);
@@ -21,7 +24,7 @@ pub fn draw(outcome: &Outcome, faults: &FaultList, zone: &TimeZone) -> String {
     let lead = usize::try_from(first.weekday().to_monday_zero_offset()).unwrap_or(0);
     let most = outcome.days.iter().map(|day| day.refreshed).max().unwrap_or(0).max(1);
     let columns = (lead + outcome.days.len()).div_ceil(7);
-    let (width, height) = (LEFT + columns * CELL + 20, TOP + 7 * CELL + 72);
+    let (width, height) = ((LEFT + columns * CELL + 20).max(LEGEND), TOP + 7 * CELL + 72);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"sans-serif\" font-size=\"10\" fill=\"#333\">\n<title>What Perene would do</title>\n\
@@ -55,7 +58,8 @@ pub fn draw(outcome: &Outcome, faults: &FaultList, zone: &TimeZone) -> String {
         let (middle_x, middle_y) = (x + side / 2, y + side / 2);
         if day.dark > 0 {
             let _ = writeln!(svg, "<circle cx=\"{middle_x}\" cy=\"{middle_y}\" r=\"5\" fill=\"#c62828\"/>");
-        } else if day.mails > 0 {
+        }
+        if day.mails > 0 {
             let _ = writeln!(svg, "<circle cx=\"{middle_x}\" cy=\"{middle_y}\" r=\"3\" fill=\"#f9a825\"/>");
         }
     }

@@ -206,6 +206,13 @@ impl FaultList {
         Some(format!("`{}@day{}`", late.kind.fault().name, late.on_day.unwrap_or_default()))
     }
 
+    /// Those that were named and have not struck: there was nothing to strike at, such as a mail.
+    pub fn silent(&self, outcome: &super::Outcome) -> Vec<&'static str> {
+        let struck = |name: &str| outcome.faults.iter().any(|(known, count)| *known == name && *count > 0);
+        let named = self.wanted.iter().filter(|wanted| wanted.is_named).map(|wanted| wanted.kind.fault().name);
+        named.filter(|name| !struck(name)).collect()
+    }
+
     /// Those whose day was named: what, on which day it begins, and how long it lasts.
     pub fn planned(&self) -> Vec<(&'static str, u32, SignedDuration)> {
         let days = self.wanted.iter().filter_map(|wanted| Some((wanted, wanted.on_day?)));
@@ -239,6 +246,9 @@ fn entry_of(entry: &str) -> Result<Wanted, String> {
         }
         None => (rest, None),
     };
+    if matches!(name, "none" | "all") {
+        return Err(format!("`{name}` stands alone: no other fault beside it"));
+    }
     let kind = Kind::named(name).ok_or_else(|| {
         let known: Vec<&str> = FAULTS.iter().map(|fault| fault.name).collect();
         format!("fault `{name}` is not known (known: none, all, {})", known.join(", "))
@@ -261,7 +271,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_named() {
-        for (list, part) in [("rain", "`rain`"), ("pause@5", "@day30"), ("pause:soon", "pause:soon"), ("", "empty")] {
+        for (list, part) in [
+            ("rain", "`rain`"),
+            ("pause@5", "@day30"),
+            ("pause:soon", "pause:soon"),
+            ("", "empty"),
+            ("all,pause", "stands alone"),
+        ] {
             let error = FaultList::parse(list).expect_err(list);
             assert!(error.contains(part), "{error}");
         }

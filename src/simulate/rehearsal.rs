@@ -49,14 +49,19 @@ pub struct Endurance {
 }
 
 impl Rehearsal {
-    /// How long an outage the connections would survive from now on.
+    /// How long an outage the connections would survive from now on. It begins within the hour: that it has passed is
+    /// assumed, so that no figure is better than the truth.
     pub fn endurance(&self) -> Endurance {
-        let left = || self.connections.iter().filter_map(|(_, row)| Some(row.expires_at?.duration_since(self.begin)));
+        let begin = self.begin + SignedDuration::from_hours(1);
+        let left = || self.connections.iter().filter_map(|(_, row)| Some(row.expires_at?.duration_since(begin)));
         let dark = |days: u32| {
             let span = SignedDuration::from_hours(24 * i64::from(days));
             (days, left().filter(|left| *left <= span).count() as u64)
         };
-        Endurance { first: left().min(), dark_after_days: [1, 3, 7, 14, 30].map(dark).to_vec() }
+        Endurance {
+            first: left().min().map(|first| first.max(SignedDuration::ZERO)),
+            dark_after_days: [1, 3, 7, 14, 30].map(dark).to_vec(),
+        }
     }
 
     /// Lives through so many days.

@@ -52,6 +52,8 @@ def test_a_rehearsal_takes_the_owners_dates_and_touches_nothing(world, tmp_path)
     # Nothing is refreshed while it lasts: who expires in its last days goes dark, and has been told before.
     outage = world.perene(*arguments, "--faults", "meta-outage:12d@day12", "--format", "json").json
     assert [dark["id"] for dark in outage["went_dark"]] == ["2"] and "2" in [mail["id"] for mail in outage["mailed"]], outage
+    assert all(mail["has_address"] for mail in outage["mailed"]), outage
+    assert [planned["fault"] for planned in outage["planned"]] == ["meta-outage"] and outage["planned"][0]["dark"] == 1
     assert tree.parse(picture).getroot().tag.endswith("svg")
     assert world.meta.calls == [] and world.status() == before
     assert "secret" not in told.out + picture.read_text() + trace.read_text()
