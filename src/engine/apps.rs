@@ -67,6 +67,13 @@ impl Apps {
         let found = self.store.app(&identity.name).await?;
         let version = found.as_ref().map(|(version, _)| *version);
         let stored = found.map_or_else(|| App::new(identity.credentials.clone()), |(_, app)| app);
+        let is_news = |known: &Known| {
+            (known.version, &known.stored) != (version, &stored) || known.identity.credentials != identity.credentials
+        };
+        if let Some(known) = self.lock().get_mut(&identity.name).filter(|known| !is_news(known)) {
+            known.identity = Arc::clone(identity);
+            return Ok(());
+        }
         let mut app = stored.clone();
         if app.credentials != identity.credentials {
             tracing::info!(app = identity.name, "id, secret or host has changed: what was known of it is forgotten");

@@ -46,11 +46,14 @@ impl Spent {
     /// This commit was made.
     pub(super) fn committed(&self, commit: Commit, now: Timestamp) {
         let mut known = self.lock();
-        match use_of_token(&commit) {
-            // What came of it is in the journal, or it was not sent after all.
-            TokenUse::Unsent => drop(known.facts.remove(&place(&commit))),
-            _ => drop(known.facts.insert(place(&commit), Fact { commit, at: now, is_missing: false })),
+        let is_answered = commit.decision.write.as_ref().is_some_and(|write| write.token.is_some());
+        if is_answered {
+            // What came of it is in the journal.
+            known.facts.remove(&place(&commit));
+        } else if use_of_token(&commit) != TokenUse::Unsent {
+            known.facts.insert(place(&commit), Fact { commit, at: now, is_missing: false });
         }
+        // Any other is of a row that was kept back: what the database has forgotten of it is as true as it was.
         if known.tidied_at.is_none_or(|at| now.duration_since(at) >= TIDY_EVERY) {
             known.tidied_at = Some(now);
             known.tidy(now);
@@ -185,4 +188,52 @@ fn said_of(row: Connection, mut commit: Commit, guard: Guard) -> Commit {
         }
     }
     Commit { connection: row, guard, ..commit }
+}
+
+#[cfg(test)]
+mod tests {
+    use perene_policy::{Class, Conclusion, Counting, Outcome, Secret, decide};
+
+    use super::*;
+    use crate::engine::testing::World;
+    use crate::store::Store;
+
+    /// What is decided about a row of which nothing is remembered.
+    fn decided(world: &World, conclusion: Conclusion) -> Commit {
+        world.clock.run(async {
+            let engine = world.engine();
+            let connection = world.store.find(0, "1").await.expect("reads").expect("it is there");
+            let context = engine.context(0, world.now(), Counting::Never, false, &[]);
+            let decision = decide(&connection, &conclusion, &context);
+            Commit { source: 0, connection, guard: Guard::Lease(engine.fence()), decision, outbox: Vec::new() }
+        })
+    }
+
+    #[test]
+    fn a_row_that_is_kept_back_leaves_what_is_known_of_it_and_an_answer_ends_it() {
+        let world = World::rotating(Class::Strict);
+        world.insert_pair(1, SignedDuration::from_mins(18));
+        let (spent, now) = (Spent::default(), world.now());
+        let refused = Conclusion {
+            was_sent: true,
+            sends_once: true,
+            is_uncertain: true,
+            ..Conclusion::unsent(Outcome::Transient, "no_answer")
+        };
+        spent.committed(decided(&world, refused), now);
+        spent.doubt(now);
+        let kept_back =
+            Conclusion { is_kept_back: true, ..Conclusion::unsent(Outcome::Transient, "database_replaced") };
+        spent.committed(decided(&world, kept_back), now);
+        assert_eq!(spent.missing().len(), 1);
+        let answered = Conclusion {
+            was_sent: true,
+            token: Some(Secret::new("a-1-1")),
+            refresh_token: Some(Secret::new("r-1-1")),
+            expires_at: Some(now + SignedDuration::from_mins(60)),
+            ..Conclusion::unsent(Outcome::Refreshed, "refreshed")
+        };
+        spent.committed(decided(&world, answered), now);
+        assert_eq!(spent.missing().len(), 0);
+    }
 }

@@ -1,12 +1,17 @@
 //! The service: runs at their times, none twice, none left out.
 
-use futures_util::future::{Either, join, select};
 use std::pin::pin;
 
+use futures_util::future::{Either, join, select};
+use jiff::SignedDuration;
+use perene_policy::Grant;
+use uuid::Uuid;
+
 use crate::clock::Clock;
-use crate::engine::testing::{Reply, World, days, renew, seconds};
+use crate::engine::testing::{Reply, World, days, hours, renew, seconds};
 use crate::engine::{RunKind, RunRequest, Stop, StopSource};
 use crate::store::faulty::{Condition, Fault, FaultyStore};
+use crate::store::{Claim, Store, Which};
 
 const HOUR: u64 = 3_600;
 
@@ -303,4 +308,38 @@ fn what_is_made_up_for_counts_like_the_run_and_once() {
     world.script.answer(|_| Reply::down());
     world.serve(&world.engine(), seconds(300));
     assert_eq!((world.attempts(1), world.attempts(2)), (1, 1));
+}
+
+#[test]
+fn a_run_for_which_others_never_have_nothing_in_flight_is_on_record_after_an_hour() {
+    let world = World::new();
+    world.fleet(2, "IG");
+    let (ids, now) = (["1".to_owned()], world.now());
+    let claim = Claim {
+        source: 0,
+        which: Which::Named { ids: &ids },
+        grants: &Grant::META,
+        holder: "elsewhere",
+        fence: Uuid::from_u128(7),
+        now,
+        until: now + hours(10),
+        after: None,
+        limit: 1,
+        overdue: SignedDuration::ZERO,
+    };
+    let engine = world.engine();
+    world.clock.run(async {
+        assert_eq!(world.store.claim(&claim).await.expect("claims").connections.len(), 1);
+        let (source, stop) = StopSource::new();
+        let is_finished = || world.store.runs()[0].finished_at.is_some();
+        let end = async {
+            world.clock.sleep(seconds(59 * 60)).await;
+            assert!(!is_finished(), "somebody may have died over it");
+            world.clock.sleep(seconds(2 * 60)).await;
+            assert!(is_finished());
+            source.stop();
+        };
+        join(engine.serve(stop), end).await.0.expect("serves");
+    });
+    assert_eq!(world.store.runs().len(), 1);
 }
