@@ -262,10 +262,14 @@ impl World {
                 && now.duration_since(memory.since) > hours(50)
         });
         let was_sent = seen.last_call_at.is_some_and(|at| at >= due_at - minutes(1));
+        // Whose process dies over it in a run is tried again by another between two runs, and not counted.
+        let died = |downs: &[Timestamp]| downs.last().is_some_and(|at| now.duration_since(*at) < hours(50));
+        let nobody_died = !self.replicas.iter().any(|replica| died(&replica.downs));
         if is_failing
             && was_sent
             && seen.is_there
             && seen.attempts == 0
+            && nobody_died
             && !self.was_held_within(number, hours(50), now)
             && self.has_been_good_for(number, hours(50), now)
             && !self.is_row_refused(number)
