@@ -223,6 +223,13 @@ pub enum TokenUse {
     Refused,
 }
 
+impl TokenUse {
+    /// What a memory says of it; where nothing is remembered, nothing says that it was sent.
+    pub fn of(memory: Option<&Memory>) -> Self {
+        memory.map_or(Self::Unsent, |memory| memory.state.use_of_token())
+    }
+}
+
 /// From the first failure of a connection to its recovery. People hear of it once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {

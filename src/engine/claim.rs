@@ -62,7 +62,7 @@ impl Driver<'_> {
         let now = self.now();
         let number = self.page_count;
         self.page_count += 1;
-        let mut page = Page::of(0, now);
+        let mut page = Page::of(now);
         let mut not_due = Vec::new();
         let mut connections = claimed.connections;
         if planted::has(Bug::RowSkipped) && connections.len() > 1 {

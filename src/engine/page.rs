@@ -27,8 +27,8 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn of(outstanding: usize, now: Timestamp) -> Self {
-        Self { began: now, outstanding, concluded: Vec::new(), stage: Stage::Alone }
+    pub(super) fn of(now: Timestamp) -> Self {
+        Self { began: now, outstanding: 0, concluded: Vec::new(), stage: Stage::Alone }
     }
 }
 

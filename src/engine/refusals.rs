@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use perene_policy::app::{Alarm, BRAKE_CONNECTIONS};
 use perene_policy::backoff::later;
-use perene_policy::{Class, Conclusion, Connection, Counted, ErrorText, Memory, Outcome, Scope, TokenUse, superseded};
+use perene_policy::{Class, Conclusion, Connection, Counted, ErrorText, Outcome, Scope, TokenUse, superseded};
 
 use super::driver::{Driver, holds_the_same};
 use crate::store::{Commit, Committed, Cursor, Guard, StoreError};
@@ -198,7 +198,7 @@ impl Driver<'_> {
                 match taken {
                     Taken::All => {}
                     Taken::NotTheRow => commit.decision.write = None,
-                    Taken::Neither => commit.decision.leave_tables_alone(),
+                    Taken::Neither => (commit.decision.write, commit.decision.flag) = (None, None),
                 }
             }
             let committed = engine.parts.store.commit(&commits, now).await?;
@@ -234,17 +234,16 @@ impl Driver<'_> {
             return self.decided.push(Commit { source, connection, guard, decision, outbox: Vec::new() });
         }
         let sends_once = self.engine.provider(self.order.source).class() == Class::Strict;
-        let use_of = |memory: Option<&Memory>| memory.map_or(TokenUse::Unsent, |memory| memory.state.use_of_token());
         let is_failure = decision.outcome.counted() == Counted::Failed
             && decision.write.as_ref().is_none_or(|write| write.token.is_none());
         // After the one last try there is no other, whatever the database could not store of it.
-        let was_last_try = use_of(connection.memory_of_this_refresh_token()) == TokenUse::SentForTheLastTime;
+        let was_last_try = TokenUse::of(connection.memory_of_this_refresh_token()) == TokenUse::SentForTheLastTime;
         let mut conclusion = Conclusion::unsent(Outcome::Unrecognised, "row_refused");
         conclusion.scope = Some(Scope::Connection);
         (conclusion.was_sent, conclusion.sends_once, conclusion.was_last_try) = (true, sends_once, was_last_try);
         if is_failure {
             conclusion.outcome = decision.outcome;
-            conclusion.is_uncertain = use_of(decision.memory.as_ref()) == TokenUse::SentOnce;
+            conclusion.is_uncertain = TokenUse::of(decision.memory.as_ref()) == TokenUse::SentOnce;
         } else {
             conclusion.is_answer_kept = sends_once && self.engine.has_answer_to(self.order.source, &connection);
             // Where what came could not be kept either, it may be spent.

@@ -103,7 +103,7 @@ fn place(commit: &Commit) -> Place {
 /// What a commit says of the use of a refresh token that a provider takes once.
 fn use_of_token(commit: &Commit) -> TokenUse {
     let memory = commit.decision.memory.as_ref().filter(|memory| memory.refresh_token.is_some());
-    memory.map_or(TokenUse::Unsent, |memory| memory.state.use_of_token())
+    TokenUse::of(memory)
 }
 
 impl Engine {
@@ -149,9 +149,8 @@ impl Engine {
                 Committed::Refused(text) => {
                     tracing::error!(id = commit.connection.id, "what became of a token cannot be written: {text}");
                     // The row may be what refuses, or the user's.
-                    match commit.decision.write.take() {
-                        Some(_) => {}
-                        None => commit.decision.leave_tables_alone(),
+                    if commit.decision.write.take().is_none() {
+                        commit.decision.flag = None;
                     }
                     self.spent.not_committed(commit.clone(), now);
                 }
@@ -170,8 +169,7 @@ impl Engine {
 /// Whether the row holds the refresh token, beside whatever access token, and less is remembered of its use.
 fn is_forgotten(commit: &Commit, row: &Connection) -> bool {
     let is_same = row.refresh_token == commit.connection.refresh_token;
-    let remembered = row.memory_of_this_refresh_token().map_or(TokenUse::Unsent, |memory| memory.state.use_of_token());
-    is_same && remembered < use_of_token(commit)
+    is_same && TokenUse::of(row.memory_of_this_refresh_token()) < use_of_token(commit)
 }
 
 /// What a commit says of a refresh token, said of the row as it is now. Where an incident has been opened meanwhile, its

@@ -102,13 +102,6 @@ pub struct Decision {
     pub recovers: bool,
 }
 
-impl Decision {
-    /// The app's tables take nothing of it: what is remembered, and told, stands all the same.
-    pub fn leave_tables_alone(&mut self) {
-        (self.write, self.flag) = (None, None);
-    }
-}
-
 /// What is written into the app's row, by compare-and-swap on the token that it held.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RowWrite {
